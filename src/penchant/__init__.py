@@ -1,0 +1,3 @@
+"""penchant aligns models with what people prefer."""
+
+__version__ = "0.1.0"

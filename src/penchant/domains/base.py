@@ -1,0 +1,172 @@
+"""What it takes to be alignable: encode, score, sample, recombine. The engine knows these four and nothing of text."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from penchant.feedback.records import Accounting, Row
+from penchant.objectives.scored import Batch, Labelled, Lists, Pairs, Rollouts, Scored
+
+
+@dataclass(frozen=True)
+class Want:
+    """What the caller wants from a scoring besides log π of the responses."""
+
+    values: frozenset[str] = frozenset()
+    """Declared extras per step: "entropy", …"""
+    temperature: float = 1.0
+    head: str = "lm"
+    seed: int | None = None
+    """Noise shared between responses and reference, where a domain has noise."""
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """Rows ready to be scored. Row i has one context and one or more responses; scoring gives all responses flat, in row
+    order. A pair's responses are chosen, rejected."""
+
+    data: type[Batch]
+    """Pairs, Labelled, Lists or Rollouts."""
+    contexts: tuple[Tensor, ...]
+    """Row i's context; in text its prompt ids, int64 [tokens]."""
+    responses: tuple[tuple[Tensor, ...], ...]
+    """Row i's responses; in text their ids with the stop token, int64 [steps]."""
+    numbers: tuple[int, ...]
+    """Row i's number in its source, for messages."""
+    columns: Mapping[str, Tensor] = field(default_factory=dict)
+    """label, annotator, strength, margin: one value per row; gain, reward, advantage: one per response, flat."""
+    annotators: tuple[str, ...] = ()
+    """Names behind the integers of the annotator column."""
+    accounting: Accounting = field(default_factory=Accounting)
+
+    def __len__(self) -> int:
+        return len(self.contexts)
+
+    @property
+    def flat(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """(context, response) of every response, in row order."""
+        for context, responses in zip(self.contexts, self.responses, strict=True):
+            for response in responses:
+                yield context, response
+
+    @property
+    def counts(self) -> list[int]:
+        """Responses per row."""
+        return [len(r) for r in self.responses]
+
+    @property
+    def lengths(self) -> list[int]:
+        """Steps of every response, flat."""
+        return [len(y) for _, y in self.flat]
+
+    @property
+    def sizes(self) -> list[int]:
+        """What scoring row i plainly costs, in tokens: the context is read once per response."""
+        return [sum(len(c) + len(y) for y in ys) for c, ys in zip(self.contexts, self.responses, strict=True)]
+
+    @property
+    def keys(self) -> list[str]:
+        """A name by content for every response under its context, for caches."""
+        out = []
+        for context, response in self.flat:
+            digest = hashlib.sha256(context.numpy().tobytes())
+            digest.update(b"|" + str(context.dtype).encode() + b"|")
+            digest.update(response.numpy().tobytes())
+            out.append(digest.hexdigest()[:32])
+        return out
+
+    def select(self, rows: Sequence[int]) -> Encoded:
+        """The given rows, in that order."""
+        counts = self.counts
+        starts = [0]
+        for n in counts:
+            starts.append(starts[-1] + n)
+        per_response = [j for i in rows for j in range(starts[i], starts[i + 1])]
+        flat = {
+            name: x[torch.tensor(list(rows) if len(x) == len(self) else per_response, dtype=torch.long)]
+            for name, x in self.columns.items()
+        }
+        return replace(
+            self,
+            contexts=tuple(self.contexts[i] for i in rows),
+            responses=tuple(self.responses[i] for i in rows),
+            numbers=tuple(self.numbers[i] for i in rows),
+            columns=flat,
+        )
+
+    def batch(self, scored: Scored, mismatched: Scored | None = None) -> Batch:
+        """The batch an objective reads: the scored responses with what was said of them."""
+        device = scored.logp.device
+        columns = {name: x.to(device) for name, x in self.columns.items()}
+        group = torch.repeat_interleave(torch.arange(len(self)), torch.tensor(self.counts, dtype=torch.long)).to(device)
+        if self.data is Pairs:
+            return Pairs(scored.take(slice(0, None, 2)), scored.take(slice(1, None, 2)), **columns)
+        if self.data is Labelled:
+            return Labelled(scored, columns.pop("label"), mismatched, **columns)
+        if self.data is Lists:
+            return Lists(scored, group, columns.pop("gain"), **columns)
+        return Rollouts(scored, group, columns.pop("reward"), columns.pop("advantage"), **columns)
+
+    def blank(self) -> Batch:
+        """The batch with its true masks and no model: enough to count units before anything is scored."""
+        mask = masks(self.lengths)
+        nothing = torch.zeros(mask.shape)
+        return self.batch(Scored(nothing, mask))
+
+
+def masks(lengths: Sequence[int]) -> Tensor:
+    """Bool [n, longest]: True for the first lengths[i] steps of row i."""
+    steps = torch.arange(max(lengths, default=0))
+    return steps[None] < torch.tensor(list(lengths), dtype=torch.long)[:, None]
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Sampled responses: the ids themselves (never encoded again), their texts and the sampler's own log-probs."""
+
+    encoded: Encoded
+    """`data` is Rollouts; reward and advantage columns are NaN until a judge has spoken."""
+    texts: tuple[tuple[str, ...], ...]
+    """Row i's responses as text, without the stop token."""
+    stopped: tuple[tuple[bool, ...], ...]
+    """Whether a response ended by itself rather than by the length limit."""
+    logp: Scored
+    """log π of the sampled ids at temperature 1, from the same function that training uses."""
+
+
+class Domain(Protocol):
+    """Something that can be aligned."""
+
+    name: str
+
+    def encode(self, rows: Iterable[Row]) -> Encoded:
+        """Rows to ids. Refuses with row numbers, counts what it keeps, drops and cuts."""
+        ...
+
+    def score(self, policy: nn.Module, encoded: Encoded, want: Want = Want()) -> Scored:
+        """log π of every response, [n, steps] in float32, with gradient where the policy has it."""
+        ...
+
+    def sample(
+        self,
+        policy: nn.Module,
+        contexts: Sequence[Any],
+        *,
+        count: int = 1,
+        limit: int = 64,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> Samples:
+        """`count` responses to each context. temperature 0 is greedy."""
+        ...
+
+    def recombine(self, encoded: Encoded, i: Sequence[int], j: Sequence[int]) -> Encoded:
+        """Context of row i[k] with the (first) response of row j[k]."""
+        ...

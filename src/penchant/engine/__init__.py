@@ -1,0 +1,1 @@
+"""The one loop: counting, accumulation, checkpoints, precision, distribution. No method is named here."""

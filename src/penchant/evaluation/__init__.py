@@ -1,0 +1,1 @@
+"""Did it work: metrics with intervals, and the verdict in plain words."""

@@ -1,0 +1,94 @@
+"""What a run leaves to be judged: plain numbers and texts, as JSON. The verdict, the report and the model card read this
+and nothing else, so a finished run can be judged again without its model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class PairEvidence:
+    """A model's numbers on a set of pairs, one entry per pair."""
+
+    numbers: list[int]
+    """Row numbers in the source."""
+    reward_chosen: list[float]
+    reward_rejected: list[float]
+    """The objective's own implicit rewards."""
+    logp_chosen: list[float]
+    logp_rejected: list[float]
+    """log π of the whole response, in nats."""
+    length_chosen: list[int]
+    length_rejected: list[int]
+    """Tokens."""
+    ref_chosen: list[float] | None = None
+    ref_rejected: list[float] | None = None
+    """log π_ref of the whole response; None for an objective without reference."""
+
+
+@dataclass(frozen=True)
+class SampleEvidence:
+    """Responses a model gave to a fixed set of prompts, [prompts][samples]."""
+
+    prompts: list[str]
+    texts: list[list[str]]
+    lengths: list[list[int]]
+    """Tokens."""
+    stopped: list[list[bool]]
+    """Whether the response ended by itself rather than at the length limit."""
+    logp: list[list[float]]
+    """log π of the response under the model that gave it, at temperature 1."""
+    ref: list[list[float]] | None = None
+    """log π_ref of the same response; None where there is no reference."""
+    kl: list[list[float]] | None = None
+    """Σ over tokens of the k3 estimate exp(−k) − 1 + k, k = log π − log π_ref: an estimate of KL(π‖π_ref) that is never negative."""
+    scores: list[list[float | None]] | None = None
+    """The judge's scores; None where judging failed. `scores` itself is None without a judge."""
+    judge: str | None = None
+
+
+@dataclass(frozen=True)
+class RunEvidence:
+    """Everything a run leaves behind."""
+
+    settings: Mapping[str, Any]
+    """What was asked: model, data, objective (as written), and every setting."""
+    choices: Mapping[str, Any]
+    """What was found at start-up: precision, device, threads, versions, revisions, trained parameters."""
+    data: Mapping[str, Any]
+    """{"source", "fingerprint", "format", "accounting": {...}, "train": n, "held_out": n}"""
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """The lines of metrics.jsonl. Every line has "kind" and "step".
+    kind "step": epoch, round, loss, lr, grad_norm, tokens, seconds, units, and where they exist loss/<Term>, reward/chosen,
+    reward/rejected, reward/margin, reward/accuracy, logp/chosen, logp/rejected (means per token), length/chosen, length/rejected.
+    kind "eval": accuracy, accuracy/low, accuracy/high, margin, logp/chosen, logp/rejected, loss.
+    kind "round" (on-policy): round, score (mean over this round's samples), kept, ties, kl, distinct2, length."""
+    train_pairs: PairEvidence | None = None
+    """The final model on (at most 256 of) the pairs it was trained on."""
+    pairs_before: PairEvidence | None = None
+    pairs_after: PairEvidence | None = None
+    """Held-out pairs, whose prompts were never trained on."""
+    samples_before: SampleEvidence | None = None
+    samples_after: SampleEvidence | None = None
+    """Held-out prompts, same settings and seed before and after."""
+    seconds: float = 0.0
+    stopped_by: str | None = None
+    """None for a run that ended by itself; else the sentence it was stopped with, or "interrupted"."""
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> RunEvidence:
+        pair = lambda v: None if v is None else PairEvidence(**v)  # noqa: E731
+        sample = lambda v: None if v is None else SampleEvidence(**v)  # noqa: E731
+        return cls(
+            **{
+                **value,
+                **{name: pair(value.get(name)) for name in ("train_pairs", "pairs_before", "pairs_after")},
+                **{name: sample(value.get(name)) for name in ("samples_before", "samples_after")},
+            }
+        )

@@ -1,0 +1,95 @@
+"""What one person said about one prompt: a Row, in the ecosystem's own formats. Nothing here knows a tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypedDict
+
+Kind = Literal["pairs", "labelled", "lists", "prompts"]
+"""What the rows of a source are: {prompt, chosen, rejected}; {prompt, completion, label}; {prompt, responses, scores};
+{prompt} alone."""
+
+
+class Message(TypedDict):
+    """One chat turn."""
+
+    role: str
+    content: str
+
+
+Prompt = str | tuple[Message, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of feedback, after checking. Responses are plain texts: the content of the one assistant turn that
+    follows the prompt."""
+
+    number: int
+    """Its place in the source, counted from 1: the line of a JSONL file, the row of a table."""
+    kind: Kind
+    prompt: Prompt
+    """A string, or the chat turns before the response."""
+    responses: tuple[str, ...] = ()
+    """Pairs: (chosen, rejected). Labelled: one. Lists: as many as were given. Prompts: none."""
+    label: bool | None = None
+    scores: tuple[float, ...] | None = None
+    annotator: str | None = None
+    strength: float | None = None
+    """How strongly the chosen is preferred, in [0, 1]."""
+    margin: float | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Columns nobody reads yet, kept for who does."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with one row, said so that its owner can mend it."""
+
+    number: int
+    """Row number, from 1; 0 where the whole source is meant."""
+    field: str
+    value: str
+    """What stood there, shortened."""
+    said: str
+    """What is wrong, and the mend."""
+
+    def __str__(self) -> str:
+        where = f"row {self.number}" if self.number else "the file"
+        value = f" = {self.value}" if self.value else ""
+        name = f", {self.field}{value}" if self.field else ""
+        return f"{where}{name}: {self.said}"
+
+
+@dataclass
+class Accounting:
+    """What became of every row that was read. Nothing is dropped without being counted here."""
+
+    read: int = 0
+    kept: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    """Reason → rows."""
+    truncated: int = 0
+    identical: int = 0
+    """Pairs whose responses became identical after truncation; they are among the dropped."""
+    template_differs: int = 0
+    """Rows whose whole chat the template renders otherwise than prompt + completion (trimmed text, stripped thoughts)."""
+    examples: list[Problem] = field(default_factory=list)
+    """The first rows that were dropped, with the reason."""
+
+    def drop(self, reason: str, problem: Problem | None = None) -> None:
+        self.dropped[reason] = self.dropped.get(reason, 0) + 1
+        if problem is not None and len(self.examples) < 20:
+            self.examples.append(problem)
+
+    @property
+    def lost(self) -> int:
+        return sum(self.dropped.values())
+
+    def __str__(self) -> str:
+        reasons = "".join(f", {n:,} {reason}" for reason, n in sorted(self.dropped.items()))
+        return (
+            f"kept {self.kept:,} of {self.read:,} / dropped {self.lost:,}{f' ({reasons[2:]})' if reasons else ''} / "
+            f"truncated {self.truncated:,} / identical after truncation {self.identical:,}"
+        )

@@ -1,0 +1,92 @@
+"""Files that are either whole or not there: atomic writes, JSON, names by content.
+Nothing is ever pickled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+def cache_folder() -> Path:
+    """Where converted models, reference log-probs and indexes are kept: $PENCHANT_CACHE, else the user's cache folder."""
+    base = os.environ.get("PENCHANT_CACHE")
+    if base:
+        return Path(base)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "penchant"
+
+
+def write(path: Path, content: str | bytes) -> None:
+    """Writes the file whole: to a neighbour first, flushed to disk, then renamed over the old one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A folder that appears under its name only when the block has ended well; a failure leaves what was there before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        yield draft
+        for file in draft.rglob("*"):
+            if file.is_file():
+                _flush(file)
+        _flush(draft)
+        old = None
+        if path.exists():
+            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".old.{path.name}."))
+            os.replace(path, old / path.name)
+        os.replace(draft, path)
+        _flush(path.parent)
+        if old is not None:
+            shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Strict JSON, so that any other program can read it: NaN and infinities are refused."""
+    write(path, json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def fingerprint(*parts: str | bytes | Mapping[str, Any]) -> str:
+    """A short name by content."""
+    digest = hashlib.sha256()
+    for part in parts:
+        data = (
+            part
+            if isinstance(part, bytes)
+            else (part if isinstance(part, str) else json.dumps(part, sort_keys=True)).encode()
+        )
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return digest.hexdigest()[:32]

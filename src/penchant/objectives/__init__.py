@@ -1,0 +1,53 @@
+"""What to optimise: one small file per method. Every objective in this folder is found by itself; nothing is registered."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+from typing import Any
+
+from penchant.errors import nearest
+from penchant.objectives.base import Listwise, Needs, Objective, Paired, Sum, Wrapper
+from penchant.objectives.scored import Batch, Labelled, Lists, Pairs, Rollouts, Scored
+
+__all__ = [
+    "Batch",
+    "Labelled",
+    "Lists",
+    "Listwise",
+    "Needs",
+    "Objective",
+    "Paired",
+    "Pairs",
+    "Rollouts",
+    "Scored",
+    "Sum",
+    "Wrapper",
+    "catalogue",
+]  # fmt: skip
+
+
+@cache
+def catalogue() -> dict[str, type[Objective]]:
+    """Every method in this folder by name: the dataclasses defined in its files."""
+    found: dict[str, type[Objective]] = {}
+    for module in pkgutil.iter_modules(__path__):
+        if module.name in ("base", "scored", "reader", "describe"):
+            continue
+        namespace = vars(importlib.import_module(f"{__name__}.{module.name}"))
+        for name, thing in namespace.items():
+            ours = (
+                isinstance(thing, type) and issubclass(thing, Objective) and thing.__module__ == f"{__name__}.{module.name}"
+            )
+            if ours and not name.startswith("_"):
+                found[name] = thing
+    return dict(sorted(found.items(), key=lambda item: item[0].casefold()))
+
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("_"):
+        raise AttributeError(name)
+    if name in catalogue():
+        return catalogue()[name]
+    raise AttributeError(f"penchant.objectives has no {name!r}; {nearest(name, catalogue())}")

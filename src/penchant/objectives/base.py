@@ -1,0 +1,343 @@
+"""What an objective is: a frozen dataclass whose fields are its hyper-parameters and whose body is the paper's equation.
+Nothing here reduces, logs or distributes; the engine does that, once, for all of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, cast
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from penchant.errors import Refusal
+from penchant.objectives.scored import Batch, Lists, Pairs, Scored
+
+State = Mapping[str, Tensor]
+"""What an objective remembers between steps, by name. It is kept in the checkpoint."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers a field allows, written as an interval."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    open_low: bool = False
+    open_high: bool = False
+
+    def __contains__(self, x: float) -> bool:
+        above = x > self.low if self.open_low else x >= self.low
+        below = x < self.high if self.open_high else x <= self.high
+        return math.isfinite(x) and above and below
+
+    def __str__(self) -> str:
+        left = "(" if self.open_low or math.isinf(self.low) else "["
+        right = ")" if self.open_high or math.isinf(self.high) else "]"
+        return f"{left}{self.low:g}, {self.high:g}{right}"
+
+
+Positive = Annotated[float | int, Range(0.0, open_low=True)]
+NonNegative = Annotated[float | int, Range(0.0)]
+Real = Annotated[float | int, Range()]
+Flip = Annotated[float | int, Range(0.0, 0.5, open_high=True)]
+"""A share of wrong labels, in [0, 0.5): at 0.5 a label says nothing."""
+Share = Annotated[float | int, Range(0.0, 1.0)]
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What an objective reads beyond log π of its responses; the engine provides exactly these."""
+
+    anchors: frozenset[str] = frozenset()
+    values: frozenset[str] = frozenset()
+    columns: frozenset[str] = frozenset()
+    mismatched: bool = False
+    """Responses scored under another row's prompt (KTO's z0)."""
+
+    def __or__(self, other: Needs) -> Needs:
+        return Needs(
+            self.anchors | other.anchors,
+            self.values | other.values,
+            self.columns | other.columns,
+            self.mismatched or other.mismatched,
+        )
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.anchors | self.values | self.columns or (name == "mismatched" and self.mismatched)
+
+
+NO_NEEDS = Needs()
+REFERENCE = Needs(anchors=frozenset({"ref"}))
+
+
+class Objective:
+    """Something to minimise over scored responses. Subclasses are written as `@dataclass(frozen=True)`."""
+
+    data: ClassVar[type[Batch] | tuple[type[Batch], ...]]
+    """The batch or batches it takes."""
+    unit: str
+    """What one loss value counts: "pair", "response", "list", "token" or "step"."""
+    needs: Needs = NO_NEEDS
+    couples: ClassVar[bool] = False
+    """True where one response's loss depends on others of the same optimiser step beyond `statistics`."""
+    breaks: ClassVar[Mapping[str, str]] = {}
+    """Laws this objective cannot keep, and why, in one line each; the law suite reads it."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def __call__(self, batch: Any, state: State | None = None) -> Float[Tensor, "units"]:
+        """One loss value per unit, never reduced."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how to compute its loss.")
+
+    def reward(self, y: Scored) -> Float[Tensor, "n"]:
+        """Its own implicit reward of each response; every metric comes from here."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what its implicit reward is.")
+
+    def count(self, batch: Batch) -> int:
+        """How many units `batch` holds, from its masks alone."""
+        return batch.size(self.unit)
+
+    def init(self) -> dict[str, Tensor]:
+        """The state before the first step; empty for an objective without memory."""
+        return {}
+
+    def statistics(self, batch: Any, state: State) -> dict[str, tuple[Tensor, Tensor]]:
+        """(sum, count) by name, without gradient; the engine adds them over the whole step and all ranks."""
+        return {}
+
+    def update(self, state: State, totals: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+        """The state this step's loss is computed with, from the step's totals."""
+        return dict(state)
+
+    @property
+    def terms(self) -> tuple[tuple[float, Objective], ...]:
+        """The weighted objectives this one is the sum of: itself once, unless it is a Sum."""
+        return ((1.0, self),)
+
+    @property
+    def remembers(self) -> bool:
+        """Whether it has statistics to collect before the loss can be computed."""
+        return type(self).statistics is not Objective.statistics
+
+    def __add__(self, other: Objective) -> Sum:
+        if not isinstance(other, Objective):
+            return NotImplemented
+        return Sum(self.terms + other.terms)
+
+    def __mul__(self, factor: float) -> Sum:
+        if isinstance(factor, bool) or not isinstance(factor, int | float):
+            return NotImplemented
+        return Sum(tuple((float(factor) * weight, term) for weight, term in self.terms))
+
+    __rmul__ = __mul__
+
+    def __repr__(self) -> str:
+        return written(self)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.__repr__ = Objective.__repr__  # dataclass() keeps a __repr__ that the class defines itself
+
+
+class Paired(Objective):
+    """A loss on the two rewards of a pair: most methods are `reward` and `loss`, a line each."""
+
+    data = Pairs
+    unit = "pair"
+
+    def loss(self, w: Float[Tensor, "pairs"], l: Float[Tensor, "pairs"]) -> Float[Tensor, "pairs"]:
+        """The loss on the chosen's and the rejected's reward."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how to compute its loss.")
+
+    def loss_scored(self, w: Scored, l: Scored) -> Float[Tensor, "pairs"]:
+        """The loss on the scored responses; overridden where more than the two rewards is read."""
+        return self.loss(self.reward(w), self.reward(l))
+
+    def __call__(self, batch: Pairs | Scored, l: Any = None, state: State | None = None) -> Float[Tensor, "pairs"]:
+        """`objective(pairs)`, or `objective(w, l)` for short."""
+        if isinstance(batch, Scored):
+            batch = Pairs(batch, l)
+        return self.loss_scored(batch.w, batch.l)
+
+
+class Listwise(Objective):
+    """A loss on the rewards of a list of responses, one row per list, and on the gains they were given."""
+
+    data = Lists
+    unit = "list"
+
+    def loss(
+        self, reward: Float[Tensor, "lists k"], gain: Float[Tensor, "lists k"], mask: Bool[Tensor, "lists k"]
+    ) -> Float[Tensor, "lists"]:
+        raise NotImplementedError(f"{type(self).__name__} does not say how to compute its loss.")
+
+    def __call__(self, batch: Lists, state: State | None = None) -> Float[Tensor, "lists"]:
+        reward, mask = batch.dense(self.reward(batch.y))
+        return self.loss(reward, batch.dense(batch.gain)[0], mask)
+
+
+@dataclass(frozen=True, repr=False)
+class Wrapper(Objective):
+    """An objective made from a pairwise one. It may ask `base.loss_scored` both ways round; it refuses anything else."""
+
+    base: Paired
+    """The pairwise objective inside."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.base, Paired):
+            raise Refusal(f"{type(self).__name__} wraps a pairwise objective, but {self.base!r} is not one.")
+        object.__setattr__(self, "needs", type(self).needs | self.base.needs)
+        super().__post_init__()
+
+    data = Pairs
+    unit = "pair"
+
+    def reward(self, y: Scored) -> Float[Tensor, "n"]:
+        return self.base.reward(y)
+
+
+class Sum(Objective):
+    """A weighted sum of objectives on one kind of batch. Each term is normalised by its own unit count: the engine walks
+    `terms`; calling a Sum of different units directly is refused, since its values do not line up."""
+
+    def __init__(self, terms: tuple[tuple[float, Objective], ...]) -> None:
+        for weight, term in terms:
+            if not math.isfinite(weight):
+                raise Refusal(f"the weight of {term!r} is {weight}; it must be a finite number.")
+        kinds = set.intersection(*(set(kinds_of(term)) for _, term in terms))
+        if not kinds:
+            each = "; ".join(f"{term!r} takes {' or '.join(k.__name__ for k in kinds_of(term))}" for _, term in terms)
+            raise Refusal(f"these objectives read no common kind of data: {each}.")
+        self._terms = terms
+        self._kinds = tuple(k for k in kinds_of(terms[0][1]) if k in kinds)
+        needs = NO_NEEDS
+        for _, term in terms:
+            needs |= term.needs
+        self.needs = needs
+
+    @property
+    def data(self) -> tuple[type[Batch], ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self._kinds
+
+    @property
+    def unit(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        units = list(dict.fromkeys(term.unit for _, term in self._terms))
+        return units[0] if len(units) == 1 else " and ".join(units)
+
+    @property
+    def terms(self) -> tuple[tuple[float, Objective], ...]:
+        return self._terms
+
+    @property
+    def remembers(self) -> bool:
+        return any(term.remembers for _, term in self._terms)
+
+    def reward(self, y: Scored) -> Float[Tensor, "n"]:
+        """The reward of the first term that has one (a regulariser such as NLL has none of its own)."""
+        for _, term in self._terms:
+            if type(term).reward is not Objective.reward:
+                return term.reward(y)
+        return super().reward(y)
+
+    def __call__(self, batch: Any, state: State | None = None) -> Float[Tensor, "units"]:
+        if len({term.unit for _, term in self._terms}) > 1:
+            raise Refusal(
+                f"{self!r} adds losses of different units ({self.unit}), which do not line up value by value; "
+                "train it with the engine, which normalises each term by its own count, or call its terms."
+            )
+        values = [
+            weight * call(term, batch, part) for (weight, term), part in zip(self._terms, self.split(state), strict=True)
+        ]
+        return cast(Tensor, sum(values[1:], values[0]))
+
+    def split(self, state: State | None) -> list[State]:
+        """Each term's own part of a Sum's state."""
+        state = state or {}
+        parts: list[State] = []
+        for i in range(len(self._terms)):
+            prefix = f"{i}."
+            parts.append({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        return parts
+
+    def init(self) -> dict[str, Tensor]:
+        return {f"{i}.{k}": v for i, (_, term) in enumerate(self._terms) for k, v in term.init().items()}
+
+    def statistics(self, batch: Any, state: State) -> dict[str, tuple[Tensor, Tensor]]:
+        parts = self.split(state)
+        return {
+            f"{i}.{k}": v for i, (_, term) in enumerate(self._terms) for k, v in term.statistics(batch, parts[i]).items()
+        }
+
+    def update(self, state: State, totals: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+        parts = self.split(state)
+        out: dict[str, Tensor] = {}
+        for i, (_, term) in enumerate(self._terms):
+            prefix = f"{i}."
+            mine = {k.removeprefix(prefix): v for k, v in totals.items() if k.startswith(prefix)}
+            out |= {f"{prefix}{k}": v for k, v in term.update(parts[i], mine).items()}
+        return out
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sum) and self._terms == other._terms
+
+    def __hash__(self) -> int:
+        return hash(self._terms)
+
+
+def call(objective: Objective, batch: Batch, state: State | None) -> Float[Tensor, "units"]:
+    """The objective's loss values on a batch, with its state where it has one."""
+    return objective(batch, state=state)
+
+
+def kinds_of(objective: Objective | type[Objective]) -> tuple[type[Batch], ...]:
+    """The batches an objective takes, always as a tuple."""
+    return objective.data if isinstance(objective.data, tuple) else (objective.data,)
+
+
+def check_fields(objective: Any) -> None:
+    """Refuses a field outside its declared range, names the field, the value and what is allowed."""
+    hints = typing.get_type_hints(type(objective), include_extras=True)
+    for field in dataclasses.fields(objective):
+        value, hint = getattr(objective, field.name), hints[field.name]
+        where = f"{type(objective).__name__}({field.name}={value!r})"
+        if typing.get_origin(hint) is Annotated:
+            (allowed,) = (extra for extra in hint.__metadata__ if isinstance(extra, Range))
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise Refusal(f"{where}: {field.name} must be a number in {allowed}.")
+            if value not in allowed:
+                raise Refusal(f"{where}: {field.name} must lie in {allowed}.")
+            object.__setattr__(objective, field.name, float(value))
+        elif typing.get_origin(hint) is typing.Literal:
+            if value not in typing.get_args(hint):
+                raise Refusal(f"{where}: {field.name} must be one of {', '.join(map(repr, typing.get_args(hint)))}.")
+        elif hint is bool and not isinstance(value, bool):
+            raise Refusal(f"{where}: {field.name} must be True or False.")
+        elif hint is int and (isinstance(value, bool) or not isinstance(value, int)):
+            raise Refusal(f"{where}: {field.name} must be a whole number.")
+
+
+def written(objective: Objective) -> str:
+    """The objective as it is written in Python, in a recipe and in the shell. Numbers are always shown, since results
+    depend on them; words only where they are not the default."""
+    if isinstance(objective, Sum):
+        parts = [repr(term) if weight == 1 else f"{weight!r} * {term!r}" for weight, term in objective.terms]
+        return " + ".join(parts)
+    shown = []
+    for field in dataclasses.fields(cast(Any, objective)):
+        value = getattr(objective, field.name)
+        if isinstance(value, Objective):
+            shown.append(repr(value) if not shown else f"{field.name}={value!r}")
+        elif (isinstance(value, int | float) and not isinstance(value, bool)) or value != field.default:
+            shown.append(f"{field.name}={value!r}")
+    return f"{type(objective).__name__}({', '.join(shown)})"
+
+
+def zeros(objective: Objective) -> dict[str, Tensor]:
+    """The state of a fresh run, in float32."""
+    return {name: torch.as_tensor(value, dtype=torch.float32) for name, value in objective.init().items()}

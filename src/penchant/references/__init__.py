@@ -1,0 +1,1 @@
+"""What a policy is held against: frozen, adapter-off, none; and the cache of its log-probs."""

@@ -1,0 +1,1 @@
+"""The page a person opens afterwards: one self-contained HTML file, and the model card."""

@@ -1,0 +1,1 @@
+"""Models of what people want: judges and comparers. It knows texts and numbers, no training loop."""

@@ -1,0 +1,1 @@
+"""Where on-policy data comes from: prompts sampled, judged and paired."""

@@ -1,0 +1,25 @@
+"""Text of models and data made harmless before it reaches a terminal. The report and the cards escape their own way."""
+
+from __future__ import annotations
+
+import unicodedata
+
+_KEEP = {"\n", "\t"}
+
+
+def plain(text: object, limit: int | None = None) -> str:
+    """The text without escape sequences, control, format (bidirectional, zero-width) or surrogate characters, each shown
+    as ␛ or �; shortened to `limit` characters. Markup of the terminal library is the printer's to escape or switch off."""
+    out = []
+    for ch in str(text):
+        if ch in _KEEP or unicodedata.category(ch) not in ("Cc", "Cf", "Cs"):
+            out.append(ch)
+        else:
+            out.append("␛" if ch == "\x1b" else "�")
+    said = "".join(out)
+    return said if limit is None or len(said) <= limit else said[: max(limit - 1, 0)] + "…"
+
+
+def brief(value: object, limit: int = 60) -> str:
+    """A value on one line for an error message."""
+    return plain(repr(value), limit).replace("\n", " ")
