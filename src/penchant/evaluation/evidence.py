@@ -44,7 +44,7 @@ class SampleEvidence:
     ref: list[list[float]] | None = None
     """log π_ref of the same response; None where there is no reference."""
     kl: list[list[float]] | None = None
-    """Σ over tokens of the k3 estimate exp(−k) − 1 + k, k = log π − log π_ref: an estimate of KL(π‖π_ref) that is never negative."""
+    """Σ over tokens of k3 = exp(−k) − 1 + k with k = log π − log π_ref: estimates KL(π‖π_ref), never negative."""
     scores: list[list[float | None]] | None = None
     """The judge's scores; None where judging failed. `scores` itself is None without a judge."""
     judge: str | None = None
@@ -62,8 +62,9 @@ class RunEvidence:
     """{"source", "fingerprint", "format", "accounting": {...}, "train": n, "held_out": n}"""
     history: list[dict[str, Any]] = field(default_factory=list)
     """The lines of metrics.jsonl. Every line has "kind" and "step".
-    kind "step": epoch, round, loss, lr, grad_norm, tokens, seconds, units, and where they exist loss/<Term>, reward/chosen,
-    reward/rejected, reward/margin, reward/accuracy, logp/chosen, logp/rejected (means per token), length/chosen, length/rejected.
+    kind "step": epoch, round, loss, lr, grad_norm, tokens, seconds, units, and where they exist loss/<Term>,
+    reward/chosen, reward/rejected, reward/margin, reward/accuracy, logp/chosen, logp/rejected (means per token),
+    length/chosen, length/rejected.
     kind "eval": accuracy, accuracy/low, accuracy/high, margin, logp/chosen, logp/rejected, loss.
     kind "round" (on-policy): round, score (mean over this round's samples), kept, ties, kl, distinct2, length."""
     train_pairs: PairEvidence | None = None
