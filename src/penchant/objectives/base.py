@@ -83,7 +83,7 @@ class Objective:
     unit: str
     """What one loss value counts: "pair", "response", "list", "token" or "step"."""
     needs: Needs = NO_NEEDS
-    couples: ClassVar[bool] = False
+    couples: bool = False
     """True where one response's loss depends on others of the same optimiser step beyond `statistics`."""
     breaks: ClassVar[Mapping[str, str]] = {}
     """Laws this objective cannot keep, and why, in one line each; the law suite reads it."""
@@ -119,6 +119,10 @@ class Objective:
     def terms(self) -> tuple[tuple[float, Objective], ...]:
         """The weighted objectives this one is the sum of: itself once, unless it is a Sum."""
         return ((1.0, self),)
+
+    def split(self, state: State | None) -> list[State]:
+        """Each term's own part of the state."""
+        return [state or {}]
 
     @property
     def remembers(self) -> bool:
@@ -220,6 +224,7 @@ class Sum(Objective):
         for _, term in terms:
             needs |= term.needs
         self.needs = needs
+        self.couples = any(term.couples for _, term in terms)
 
     @property
     def data(self) -> tuple[type[Batch], ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -336,6 +341,11 @@ def written(objective: Objective) -> str:
         elif (isinstance(value, int | float) and not isinstance(value, bool)) or value != field.default:
             shown.append(f"{field.name}={value!r}")
     return f"{type(objective).__name__}({', '.join(shown)})"
+
+
+def rewards(objective: Objective) -> bool:
+    """Whether the objective has an implicit reward of its own (a regulariser such as NLL alone has none)."""
+    return any(type(term).reward is not Objective.reward for _, term in objective.terms)
 
 
 def zeros(objective: Objective) -> dict[str, Tensor]:

@@ -1,0 +1,89 @@
+"""Which number format the forward pass runs in, measured on this machine, never assumed. The choice is kept in the
+checkpoint: a resumed run computes as the first one did."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+FASTER = 1.5
+"""bf16 must beat the best exact float32 product by this factor to be worth its rounding."""
+EXACT = 4.0
+"""A faster float32 product counts as exact up to this multiple of the plain product's error; bf16 products err 1,000 times more."""
+
+TOLERANCE = {"fp32": 2e-4, "bf16": 0.5}
+"""Largest |log π − log π_ref| of any token while the policy is still its reference: rounding of differently padded batches.
+Measured on the packaged model: see docs/architecture.md."""
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How forward passes compute."""
+
+    name: Literal["fp32", "bf16"]
+    matmul: Literal["highest", "high", "medium"]
+    """torch.set_float32_matmul_precision; "medium" on a CPU is the faster library where the probe found it exact."""
+    measured: dict[str, float]
+    """Seconds and errors the probe saw."""
+
+    @property
+    def tolerance(self) -> float:
+        return TOLERANCE[self.name]
+
+    def apply(self) -> None:
+        torch.set_float32_matmul_precision(self.matmul)
+
+    @contextmanager
+    def forward(self, device: torch.device) -> Iterator[None]:
+        """The context every scoring runs in."""
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.name == "bf16"):
+            yield
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        gain = self.measured.get("fp32_seconds", 0.0) / max(self.measured.get("bf16_seconds", 0.0), 1e-12)
+        why = f"bf16 products are {gain:.1f} times as fast as float32 here" if self.measured else "as asked"
+        return f"{self.name} ({why}; float32 products: {self.matmul!r})"
+
+
+def choose(asked: Literal["auto", "fp32", "bf16"], device: torch.device) -> Precision:
+    """Measures float32 and bf16 products on the device and takes the faster one that is right."""
+    if device.type != "cpu":
+        if asked == "bf16" or (asked == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()):
+            return Precision("bf16", "highest", {})
+        return Precision("fp32", "highest", {})
+    before = torch.get_float32_matmul_precision()
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(512, 576, generator=generator), torch.randn(576, 1536, generator=generator)
+    exact = a.double() @ b.double()
+    measured: dict[str, float] = {}
+    for matmul in ("highest", "medium"):
+        torch.set_float32_matmul_precision(matmul)
+        measured[f"{matmul}_seconds"] = _seconds(a, b)
+        measured[f"{matmul}_error"] = float(((a @ b).double() - exact).abs().mean() / exact.abs().mean())
+    torch.set_float32_matmul_precision(before)
+    right = measured["medium_error"] <= EXACT * measured["highest_error"]
+    matmul = "medium" if right and measured["medium_seconds"] < measured["highest_seconds"] else "highest"
+    measured["fp32_seconds"] = measured[f"{matmul}_seconds"]
+    measured["bf16_seconds"] = _seconds(a.bfloat16(), b.bfloat16())
+    fast = measured["fp32_seconds"] >= FASTER * measured["bf16_seconds"]
+    name = asked if asked != "auto" else ("bf16" if fast else "fp32")
+    return Precision(name, matmul, {k: float(f"{v:.3g}") for k, v in measured.items()})
+
+
+def _seconds(a: Tensor, b: Tensor) -> float:
+    """The best of several products: other programs can only make one slower."""
+    best = float("inf")
+    for _ in range(12):
+        start = time.perf_counter()
+        a @ b
+        best = min(best, time.perf_counter() - start)
+    return best

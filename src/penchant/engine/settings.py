@@ -1,0 +1,130 @@
+"""Every setting of a run, once: the flags, the recipe file, the help and the docs are made from this class.
+It holds no method's hyper-parameters (those are the objective's own fields) and imports no torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from penchant.errors import Refusal, nearest
+
+Whole = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Above = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Settings(BaseModel):
+    """How a run is carried out. What is optimised is the objective's business."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+
+    # Training
+    epochs: Whole = 1
+    """Passes over the data; on-policy, passes over each round's pairs."""
+    steps: Whole | None = None
+    """Stop after this many optimiser steps, however many epochs that is (offline only)."""
+    batch: Whole = 16
+    """Rows (pairs, labelled responses, lists) per optimiser step, over all machines."""
+    learning_rate: Above = 1e-5
+    """Peak learning rate of AdamW."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """How the learning rate goes down after warm-up."""
+    warmup: Share = 0.1
+    """Share of the run over which the learning rate rises from 0."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """AdamW's decoupled weight decay."""
+    clip: Above = 1.0
+    """Largest gradient norm; longer gradients are scaled down to it."""
+    seed: Count = 0
+    """Decides shuffling, splitting, sampling and new adapters' weights."""
+    tokens: Whole = 4096
+    """Token budget of a micro-batch: memory follows it, results do not."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Number format of the forward pass; auto measures this machine and prints what it chose. Weights stay float32."""
+    threads: Count = 0
+    """Torch threads; 0 takes one per core."""
+
+    # Model
+    lora: Count = 0
+    """Rank of a new LoRA adapter; 0 trains all weights."""
+    lora_alpha: Above | None = None
+    """Scale of the adapter's update; unset: twice the rank."""
+    lora_targets: str = "all-linear"
+    """Modules that get an adapter, comma-separated, in peft's words."""
+    revision: str | None = None
+    """Revision of a hub model; the commit it resolves to is recorded."""
+    allow_bin: bool = False
+    """Accept weights in .bin files, which are unpickled: only for files you trust."""
+
+    # Data
+    held_out: Annotated[float, Field(ge=0)] = 0.1
+    """Prompts kept out of training to judge the run: a share below 1, or a number of prompts."""
+    template: Literal["auto", "none"] = "auto"
+    """auto: string prompts become one user turn of the model's chat template; none: text is taken as it stands."""
+    max_length: Whole = 1024
+    """Longest prompt + response, in tokens."""
+    too_long: Literal["drop", "truncate", "error"] = "drop"
+    """What happens to a row over max_length; every one is counted."""
+    bad_rows: Literal["refuse", "drop"] = "refuse"
+    """What happens to rows that cannot be read; dropped ones are counted."""
+    allow_lost: Share = 0.05
+    """The run stops where more than this share of the rows would be lost."""
+
+    # On-policy
+    rounds: Count = 0
+    """Rounds of sampling, judging and training; 0 trains on the data as it is."""
+    prompts_per_round: Count = 0
+    """Prompts sampled in each round; 0 takes all."""
+    samples: Annotated[int, Field(ge=2)] = 4
+    """Responses sampled for each prompt of a round."""
+    limit: Whole = 64
+    """Longest sampled response, in tokens."""
+    temperature: Above = 1.0
+    """Sampling temperature."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Nucleus sampling: the smallest set of tokens with this much probability."""
+    pairing: Literal["best-worst", "all", "ranked"] = "best-worst"
+    """How judged samples become pairs."""
+
+    # Judging the run
+    evaluate_every: Count = 0
+    """Steps between evaluations on held-out pairs; 0: before and after only."""
+    sample_prompts: Count = 16
+    """Held-out prompts that are answered before and after, for the report and the verdict."""
+    sample_count: Whole = 2
+    """Responses to each of them."""
+
+    # Keeping
+    save_every: Count = 50
+    """Steps between checkpoints; 0: only at the end of the run or when it is interrupted."""
+    keep: Whole = 2
+    """Checkpoints kept, besides the best one."""
+    overwrite: bool = False
+    """Replace another run that lies in the output folder."""
+    trackers: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ()
+    """Experiment trackers to report to; none by default."""
+    report_samples: bool = True
+    """Whether texts of data and model appear in the report and the evidence."""
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Settings:
+        """Settings from names and values; anything wrong is one sentence that names the setting and what is allowed."""
+        for name in values:
+            if name not in cls.model_fields:
+                raise Refusal(f"there is no setting {name!r}; {nearest(name, cls.model_fields)}")
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            said = []
+            for problem in error.errors():
+                name = str(problem["loc"][0]) if problem["loc"] else "settings"
+                said.append(f"{name}={problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}.")
+            raise Refusal(" ".join(said)) from None
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the run's results: two runs that agree in this are the same run."""
+        return self.model_dump(
+            mode="json", exclude={"threads", "keep", "overwrite", "trackers", "report_samples", "save_every"}
+        )

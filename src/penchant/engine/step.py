@@ -1,0 +1,247 @@
+"""One optimiser step of any objective: count the units of the whole step, then sum. Accumulation, ranks and memory are
+handled here once, so that 1×8 = 2×4 = 8×1 and one rank equals two; no method is named."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from penchant.domains.base import Domain, Encoded, Want, masks
+from penchant.engine.batching import micro_batches, share
+from penchant.engine.metrics import Totals, measure, reduced
+from penchant.engine.precision import Precision
+from penchant.errors import StoppedRun
+from penchant.objectives.base import Objective, call
+from penchant.objectives.scored import Batch, Scored
+
+Anchor = Callable[[Sequence[int]], Tensor]
+"""log π_ref of all responses of the given rows, [n, steps], flat in row order."""
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """What a step takes its rows from: the encoded rows, their reference log-probs, and (where an objective asks for them)
+    the same prompts with another row's response."""
+
+    rows: Encoded
+    ref: Anchor | None = None
+    mismatched: Encoded | None = None
+    mismatched_ref: Anchor | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a step did."""
+
+    loss: float
+    grad_norm: float
+    """Before clipping."""
+    units: dict[str, int]
+    """What each term counted over the whole step."""
+    metrics: dict[str, float]
+    tokens: int
+    state: dict[str, Tensor] = field(default_factory=dict)
+
+
+class BrokenStep(StoppedRun):
+    """A loss or gradient that is not finite. No weight was changed."""
+
+    def __init__(self, said: str, rows: list[int]) -> None:
+        super().__init__(said)
+        self.rows = rows
+        """Positions of the rows concerned."""
+
+
+class Step:
+    """Carries out optimiser steps on a policy."""
+
+    def __init__(
+        self,
+        policy: nn.Module,
+        domain: Domain,
+        objective: Objective,
+        optimiser: torch.optim.Optimizer,
+        accelerator: Accelerator,
+        precision: Precision,
+        *,
+        tokens: int,
+        clip: float,
+    ) -> None:
+        self.policy, self.domain, self.objective, self.optimiser = policy, domain, objective, optimiser
+        self.accelerator, self.precision, self.budget, self.clip = accelerator, precision, tokens, clip
+        self.parameters = [p for group in optimiser.param_groups for p in group["params"]]
+
+    def __call__(self, material: Material, rows: Sequence[int], state: Mapping[str, Tensor]) -> Outcome:
+        """One step on the given rows, with the objective's state; the new state is in the outcome. Raises BrokenStep, before
+        any weight has changed, where the loss or its gradient is not finite."""
+        sizes = material.rows.select(rows).sizes
+        groups = [[rows[i] for i in group] for group in micro_batches(sizes, self.budget)]
+        mine = share(groups, self.accelerator.process_index, self.accelerator.num_processes)
+        run = _Running(self, material, list(rows), dict(state), once=len(groups) == 1)
+
+        self.optimiser.zero_grad(set_to_none=True)
+        if self.objective.remembers and not run.once:
+            with torch.no_grad():
+                run.remember(run.batch(group, *run.score(group)) for group in mine)
+        slopes = run.slopes(mine) if self.objective.couples else None
+        for k, group in enumerate(mine):
+            # Only the last micro-batch waits for the other ranks' gradients.
+            with nullcontext() if k == len(mine) - 1 else self.accelerator.no_sync(self.policy):
+                encoded, y = run.score(group)
+                batch = run.batch(group, encoded, y)
+                if self.objective.remembers and run.once:
+                    run.remember([batch])
+                loss = run.loss(group, batch) if slopes is None else run.replay(group, y, slopes, batch)
+                # Data-parallel wrappers average gradients over ranks, but the step is a sum over them.
+                (loss * self.accelerator.num_processes).backward()
+
+        outcome = run.outcome(sum(sizes), float(torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)))
+        self.optimiser.step()
+        return outcome
+
+    def drift(self, material: Material, rows: Sequence[int]) -> float:
+        """Largest |log π − log π_ref| of any token of these rows, as the step itself would score them."""
+        run, worst = _Running(self, material, list(rows), {}, once=False), 0.0
+        with torch.no_grad():
+            for group in micro_batches(material.rows.select(rows).sizes, self.budget):
+                _, y = run.score([rows[i] for i in group])
+                worst = max(worst, float(torch.where(y.mask, y.logp - y.anchor("ref"), 0.0).abs().max()))
+        return worst
+
+
+class _Running:
+    """A step under way: its rows, its unit counts, the objective's state and the sums so far."""
+
+    def __init__(self, step: Step, material: Material, rows: list[int], state: dict[str, Tensor], once: bool) -> None:
+        self.step, self.material, self.rows, self.state = step, material, rows, state
+        self.objective = step.objective
+        self.once = once
+        """One micro-batch: its statistics and its loss come from one scoring."""
+        self.whole = material.rows.select(rows)
+        blank = self.whole.blank()
+        self.counts = [term.count(blank) for _, term in self.objective.terms]
+        self.totals = Totals()
+        self.seen: list[tuple[list[int], Tensor]] = []
+
+    def score(self, group: Sequence[int]) -> tuple[Encoded, Scored]:
+        """Some rows with policy and reference. An empty group scores one row and masks it out: the other ranks are waiting
+        for this one's part in the reduction."""
+        present = group or self.rows[:1]
+        encoded = self.material.rows.select(present)
+        return encoded, self._scored(encoded, self.material.ref, present, self.objective.needs.values, blind=not group)
+
+    def batch(self, group: Sequence[int], encoded: Encoded, y: Scored) -> Batch:
+        """The batch an objective reads, with mismatched responses (never with gradient) where its statistics need them."""
+        other, strange = None, self.material.mismatched
+        if self.objective.needs.mismatched and strange is not None:
+            present = group or self.rows[:1]
+            with torch.no_grad():
+                other = self._scored(
+                    strange.select(present), self.material.mismatched_ref, present, frozenset(), blind=not group
+                )
+        return encoded.batch(y, other).kept()
+
+    def _scored(
+        self, encoded: Encoded, anchor: Anchor | None, rows: Sequence[int], values: frozenset[str], blind: bool
+    ) -> Scored:
+        with self.step.precision.forward(self.step.accelerator.device):
+            y = self.step.domain.score(self.step.policy, encoded, Want(values=values))
+        ref = None if anchor is None else anchor(rows).to(y.logp)
+        return Scored(y.logp, y.mask & False if blind else y.mask, ref, y.anchors, y.values, y.weight)
+
+    def remember(self, batches: Iterable[Batch]) -> None:
+        """The objective's state, from statistics added up over micro-batches and ranks."""
+        device = self.step.accelerator.device
+        sums: dict[str, Tensor] = {}
+        for batch in batches:
+            with torch.no_grad():
+                for name, pair in self.objective.statistics(batch, self.state).items():
+                    table = torch.stack([x.detach().to(device, torch.float64) for x in pair])
+                    sums[name] = sums[name] + table if name in sums else table
+        names = sorted(sums)
+        table = reduced(self.step.accelerator, torch.stack([sums[name] for name in names])).float()
+        self.state = self.objective.update(
+            self.state, {name: (row[0], row[1]) for name, row in zip(names, table, strict=True)}
+        )
+
+    def loss(self, group: Sequence[int], batch: Batch) -> Tensor:
+        """Σ over terms of weight · Σ values / the whole step's units of that term."""
+        loss = batch.responses.logp.sum() * 0.0  # padding has no values, but its backward pass must still run
+        for i, ((weight, term), part) in enumerate(
+            zip(self.objective.terms, self.objective.split(self.state), strict=True)
+        ):
+            values = call(term, batch, part)
+            if self.counts[i]:
+                loss = loss + weight * values.sum() / self.counts[i]
+                self.totals.add(f"term/{i}", values.detach().sum() / self.counts[i], 0.0)
+            self.seen.append((list(group), values.detach()))
+        measure(self.objective, batch, self.totals)
+        return loss
+
+    def slopes(self, mine: Sequence[Sequence[int]]) -> Tensor:
+        """dL/dlog π of every response of the step, [n, steps], for a loss that couples them: all log-probs of all ranks are
+        gathered without a graph through the model, and the loss is differentiated with respect to them."""
+        if self.objective.needs.values:
+            raise StoppedRun(f"{self.objective!r} couples the whole step and reads values; only log-probs are replayed.")
+        mask = masks(self.whole.lengths).to(self.step.accelerator.device)
+        logp = torch.zeros(mask.shape, device=mask.device)
+        with torch.no_grad():
+            for group in mine:
+                if group:
+                    _, y = self.score(group)
+                    logp[self._places(group), : y.logp.shape[1]] = torch.where(y.mask, y.logp, 0.0)
+        logp = reduced(self.step.accelerator, logp).requires_grad_()
+        anchor = self.material.ref
+        whole = Scored(logp, mask, None if anchor is None else anchor(self.rows).to(logp))
+        loss = self.loss(self.rows, self.whole.batch(whole))
+        self.totals.scale(1 / self.step.accelerator.num_processes)  # every rank has just seen the whole step
+        return torch.autograd.grad(loss, logp)[0]
+
+    def replay(self, group: Sequence[int], y: Scored, slopes: Tensor, batch: Batch) -> Tensor:
+        """A micro-batch's part of a coupled loss: log π times its slope has the right gradient."""
+        if not group:
+            return batch.responses.logp.sum() * 0.0
+        slope = slopes[self._places(group), : y.logp.shape[1]]
+        return torch.where(y.mask, y.logp * slope, 0.0).sum()
+
+    def _places(self, group: Sequence[int]) -> list[int]:
+        """Where the responses of these rows stand among the step's."""
+        starts = [0]
+        for n in self.whole.counts:
+            starts.append(starts[-1] + n)
+        at = {row: k for k, row in enumerate(self.rows)}
+        return [p for row in group for p in range(starts[at[row]], starts[at[row] + 1])]
+
+    def outcome(self, tokens: int, norm: float) -> Outcome:
+        """The step's numbers over all ranks; refuses what is not finite."""
+        table = self.totals.reduce(self.step.accelerator)
+        terms = [table.pop(f"term/{i}", (0.0, 0.0))[0] for i in range(len(self.counts))]
+        loss = sum(weight * value for (weight, _), value in zip(self.objective.terms, terms, strict=True))
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            culprits = sorted({i for group, values in self.seen if not bool(values.isfinite().all()) for i in group})
+            rows = culprits or self.rows
+            numbers = ", ".join(str(self.material.rows.numbers[i]) for i in rows[:10])
+            what = "loss" if not math.isfinite(loss) else "gradient"
+            raise BrokenStep(
+                f"the {what} is not finite (loss {loss}, gradient norm {norm}) on rows {numbers}"
+                f"{' …' if len(rows) > 10 else ''}; no weight was changed. Look at these rows, lower the learning rate, or "
+                "run with --precision fp32.",
+                rows,
+            )
+        metrics = {name: total / count for name, (total, count) in table.items() if count}
+        if len(terms) > 1:
+            metrics |= {f"loss/{name}": value for name, value in zip(_names(self.objective), terms, strict=True)}
+        units = {name: count for name, count in zip(_names(self.objective), self.counts, strict=True)}
+        return Outcome(loss, norm, units, metrics, tokens, {name: x.detach() for name, x in self.state.items()})
+
+
+def _names(objective: Objective) -> list[str]:
+    """A name for each term: its class, numbered where two are of one class."""
+    names = [type(term).__name__ for _, term in objective.terms]
+    return [name if names.count(name) == 1 else f"{name}.{i}" for i, name in enumerate(names)]
