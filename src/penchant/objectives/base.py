@@ -30,7 +30,7 @@ class Range:
     open_low: bool = False
     open_high: bool = False
 
-    def __contains__(self, x: float) -> bool:
+    def __contains__(self, x: float | int) -> bool:
         above = x > self.low if self.open_low else x >= self.low
         below = x < self.high if self.open_high else x <= self.high
         return math.isfinite(x) and above and below
