@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from penchant.feedback.records import Accounting, Row
-from penchant.objectives.scored import Batch, Labelled, Lists, Pairs, Rollouts, Scored
+from penchant.objectives.scored import Batch, Labelled, Lists, Pairs, Rollouts, Scored, masks
 
 
 @dataclass(frozen=True)
@@ -118,12 +118,6 @@ class Encoded:
         mask = masks(self.lengths)
         nothing = torch.zeros(mask.shape)
         return self.batch(Scored(nothing, mask))
-
-
-def masks(lengths: Sequence[int]) -> Tensor:
-    """Bool [n, longest]: True for the first lengths[i] steps of row i."""
-    steps = torch.arange(max(lengths, default=0))
-    return steps[None] < torch.tensor(list(lengths), dtype=torch.long)[:, None]
 
 
 @dataclass(frozen=True, eq=False)

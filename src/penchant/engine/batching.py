@@ -38,7 +38,8 @@ def micro_batches(sizes: Sequence[int], budget: int) -> list[list[int]]:
 
 
 def share(groups: Sequence[list[int]], rank: int, world: int) -> list[list[int]]:
-    """This rank's groups, filled up with empty ones so that every rank runs the same number and no collective waits alone."""
+    """This rank's groups, filled up with empty ones so that every rank runs the same number and
+    no collective waits alone."""
     rounds = -(-len(groups) // world)
     mine = list(groups[rank::world])
     return mine + [[] for _ in range(rounds - len(mine))]
@@ -50,7 +51,8 @@ def strangers(contexts: Sequence[bytes], seed: int) -> list[int]:
     sizes = Counter(contexts)
     if len(sizes) < 2:
         return []
-    # Rows of one context stand together: a shift by the largest group leads every row out of its own, if no group is over half.
+    # Rows of one context stand together: a shift by the largest group's size leads every row out of its own group,
+    # if none is over half.
     ranked = sorted(order(len(contexts), seed, -1), key=lambda i: contexts[i])
     shift = max(sizes.values())
     if 2 * shift <= len(contexts):

@@ -32,7 +32,7 @@ class Totals:
 
 
 def measure(objective: Objective, batch: Batch, totals: Totals) -> None:
-    """Adds what can be said of a batch: rewards, margin and accuracy where the objective has a reward, log π and lengths."""
+    """Adds what can be said of a batch: rewards, margin and accuracy where there is a reward, log π and lengths."""
     with torch.no_grad():
         if isinstance(batch, Pairs):
             _responses("chosen", objective, batch.w, totals)

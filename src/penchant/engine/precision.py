@@ -15,7 +15,7 @@ from torch import Tensor
 FASTER = 1.5
 """bf16 must beat the best exact float32 product by this factor to be worth its rounding."""
 EXACT = 4.0
-"""A faster float32 product counts as exact up to this multiple of the plain product's error; bf16 products err 1,000 times more."""
+"""A faster float32 product is exact if it errs at most this many times the plain one; bf16 errs 1,000 times more."""
 
 TOLERANCE = {"fp32": 2e-4, "bf16": 0.5}
 """Largest |log π − log π_ref| of any token while the policy is still its reference: rounding of differently padded batches.

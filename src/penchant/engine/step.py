@@ -12,13 +12,13 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from penchant.domains.base import Domain, Encoded, Want, masks
+from penchant.domains.base import Domain, Encoded, Want
 from penchant.engine.batching import micro_batches, share
 from penchant.engine.metrics import Totals, measure, reduced
 from penchant.engine.precision import Precision
 from penchant.errors import StoppedRun
 from penchant.objectives.base import Objective, call
-from penchant.objectives.scored import Batch, Scored
+from penchant.objectives.scored import Batch, Scored, masks
 
 Anchor = Callable[[Sequence[int]], Tensor]
 """log π_ref of all responses of the given rows, [n, steps], flat in row order."""
@@ -78,8 +78,8 @@ class Step:
         self.parameters = [p for group in optimiser.param_groups for p in group["params"]]
 
     def __call__(self, material: Material, rows: Sequence[int], state: Mapping[str, Tensor]) -> Outcome:
-        """One step on the given rows, with the objective's state; the new state is in the outcome. Raises BrokenStep, before
-        any weight has changed, where the loss or its gradient is not finite."""
+        """One step on the given rows, with the objective's state; the new state is in the outcome. Raises BrokenStep,
+        before any weight has changed, where the loss or its gradient is not finite."""
         sizes = material.rows.select(rows).sizes
         groups = [[rows[i] for i in group] for group in micro_batches(sizes, self.budget)]
         mine = share(groups, self.accelerator.process_index, self.accelerator.num_processes)

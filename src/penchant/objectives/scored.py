@@ -3,7 +3,7 @@ No model, tokenizer or file is known here; a step is a token, a denoising step, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -17,6 +17,12 @@ NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 def wide(x: Tensor) -> Tensor:
     """Half precision is summed in float32; float32 and float64 stay what they are."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def masks(lengths: Sequence[int]) -> Tensor:
+    """Bool [n, longest]: True for the first lengths[i] steps of row i."""
+    steps = torch.arange(max(lengths, default=0))
+    return steps[None] < torch.tensor(list(lengths), dtype=torch.long)[:, None]
 
 
 @dataclass(frozen=True, eq=False)
