@@ -31,6 +31,8 @@ class Range:
     open_high: bool = False
 
     def __contains__(self, x: float | int) -> bool:
+        if isinstance(x, int) and abs(x) > 2**1000:  # no float can hold it
+            return False
         above = x > self.low if self.open_low else x >= self.low
         below = x < self.high if self.open_high else x <= self.high
         return math.isfinite(x) and above and below
@@ -300,6 +302,16 @@ def call(objective: Objective, batch: Batch, state: State | None) -> Float[Tenso
     return objective(batch, state=state)
 
 
+def recall(objective: Objective, state: State | None, name: str) -> Tensor:
+    """What the objective remembers under `name`; a sentence where its state was not given."""
+    if state is None or name not in state:
+        raise Refusal(
+            f"{objective!r} needs its state {name!r}: call it as objective(batch, state=…) with the state that "
+            "statistics() and update() made of the whole step, or init() before the first."
+        )
+    return state[name]
+
+
 def kinds_of(objective: Objective | type[Objective]) -> tuple[type[Batch], ...]:
     """The batches an objective takes, always as a tuple."""
     return objective.data if isinstance(objective.data, tuple) else (objective.data,)
@@ -331,7 +343,8 @@ def written(objective: Objective) -> str:
     """The objective as it is written in Python, in a recipe and in the shell. Numbers are always shown, since results
     depend on them; words only where they are not the default."""
     if isinstance(objective, Sum):
-        parts = [repr(term) if weight == 1 else f"{weight!r} * {term!r}" for weight, term in objective.terms]
+        alone = len(objective.terms) == 1  # 1.0 * DPO() is a Sum, DPO() is not
+        parts = [f"{weight!r} * {term!r}" if weight != 1 or alone else repr(term) for weight, term in objective.terms]
         return " + ".join(parts)
     shown = []
     for field in dataclasses.fields(cast(Any, objective)):

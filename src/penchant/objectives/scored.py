@@ -65,6 +65,12 @@ class Scored:
         return (x if self.weight is None else x * torch.where(self.mask, wide(self.weight), 0.0)).sum(-1)
 
     @property
+    def each(self) -> Float[Tensor, "tokens"]:
+        """weight · logp of every step of every response, in one row."""
+        x = wide(self.logp)[self.mask]
+        return x if self.weight is None else x * wide(self.weight)[self.mask]
+
+    @property
     def length(self) -> Float[Tensor, "n"]:
         """Number of steps of each response."""
         return self.mask.sum(-1).to(wide(self.logp).dtype)
@@ -209,6 +215,15 @@ class Labelled(Batch):
     @property
     def responses(self) -> Scored:
         return self.y
+
+    @property
+    def strangers(self) -> Scored:
+        """The mismatched responses that have steps; a sentence where they were not scored."""
+        if self.mismatched is None:
+            raise ValueError(
+                "this objective needs 'mismatched' responses (scored under another row's prompt), but none came."
+            )
+        return self.mismatched.take(self.mismatched.mask.any(-1))
 
     def size(self, unit: str) -> int:
         if unit == "response":
