@@ -25,6 +25,8 @@ __all__ = [
     "Sum",
     "Wrapper",
     "catalogue",
+    "describe",
+    "read",
 ]  # fmt: skip
 
 
@@ -43,6 +45,10 @@ def catalogue() -> dict[str, type[Objective]]:
             if ours and not name.startswith("_"):
                 found[name] = thing
     return dict(sorted(found.items(), key=lambda item: item[0].casefold()))
+
+
+from penchant.objectives.describe import describe  # noqa: E402
+from penchant.objectives.reader import read  # noqa: E402
 
 
 def __getattr__(name: str) -> Any:

@@ -136,7 +136,7 @@ class Objective:
             return NotImplemented
         return Sum(self.terms + other.terms)
 
-    def __mul__(self, factor: float) -> Sum:
+    def __mul__(self, factor: float | int) -> Sum:
         if isinstance(factor, bool) or not isinstance(factor, int | float):
             return NotImplemented
         return Sum(tuple((float(factor) * weight, term) for weight, term in self.terms))
@@ -196,10 +196,8 @@ class Wrapper(Objective):
     """The pairwise objective inside."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.base, Paired):
-            raise Refusal(f"{type(self).__name__} wraps a pairwise objective, but {self.base!r} is not one.")
-        object.__setattr__(self, "needs", type(self).needs | self.base.needs)
         super().__post_init__()
+        object.__setattr__(self, "needs", type(self).needs | self.base.needs)
 
     data = Pairs
     unit = "pair"
@@ -322,21 +320,30 @@ def check_fields(objective: Any) -> None:
     hints = typing.get_type_hints(type(objective), include_extras=True)
     for field in dataclasses.fields(objective):
         value, hint = getattr(objective, field.name), hints[field.name]
-        where = f"{type(objective).__name__}({field.name}={value!r})"
+        check_field(type(objective), field.name, value, hint)
         if typing.get_origin(hint) is Annotated:
-            (allowed,) = (extra for extra in hint.__metadata__ if isinstance(extra, Range))
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise Refusal(f"{where}: {field.name} must be a number in {allowed}.")
-            if value not in allowed:
-                raise Refusal(f"{where}: {field.name} must lie in {allowed}.")
             object.__setattr__(objective, field.name, float(value))
-        elif typing.get_origin(hint) is typing.Literal:
-            if value not in typing.get_args(hint):
-                raise Refusal(f"{where}: {field.name} must be one of {', '.join(map(repr, typing.get_args(hint)))}.")
-        elif hint is bool and not isinstance(value, bool):
-            raise Refusal(f"{where}: {field.name} must be True or False.")
-        elif hint is int and (isinstance(value, bool) or not isinstance(value, int)):
-            raise Refusal(f"{where}: {field.name} must be a whole number.")
+
+
+def check_field(cls: type, name: str, value: object, hint: Any) -> None:
+    """Refuses a value that the field's annotation does not allow."""
+    where = f"{cls.__name__}({name}={value!r})"
+    if typing.get_origin(hint) is Annotated:
+        (allowed,) = (extra for extra in hint.__metadata__ if isinstance(extra, Range))
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise Refusal(f"{where}: {name} must be a number in {allowed}.")
+        if value not in allowed:
+            raise Refusal(f"{where}: {name} must lie in {allowed}.")
+    elif typing.get_origin(hint) is typing.Literal:
+        if value not in typing.get_args(hint):
+            raise Refusal(f"{where}: {name} must be one of {', '.join(map(repr, typing.get_args(hint)))}.")
+    elif hint is bool and not isinstance(value, bool):
+        raise Refusal(f"{where}: {name} must be True or False.")
+    elif hint is int and (isinstance(value, bool) or not isinstance(value, int)):
+        raise Refusal(f"{where}: {name} must be a whole number.")
+    elif isinstance(hint, type) and issubclass(hint, Objective) and not isinstance(value, hint):
+        kind = "a pairwise objective" if issubclass(hint, Paired) else "an objective"
+        raise Refusal(f"{where}: {name} must be {kind}.")
 
 
 def written(objective: Objective) -> str:
