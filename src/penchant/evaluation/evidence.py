@@ -27,6 +27,9 @@ class PairEvidence:
     ref_chosen: list[float] | None = None
     ref_rejected: list[float] | None = None
     """log π_ref of the whole response; None for an objective without reference."""
+    groups: list[int] | None = None
+    """Which prompt each pair answers: equal integers, equal prompt. Intervals resample prompts, since pairs of one prompt
+    are not independent; None takes every pair for itself."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,166 @@
+"""The before/after table. The terminal and the report both print these rows, so they show the same numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from penchant.evaluation import pairs, samples
+from penchant.evaluation.evidence import PairEvidence, RunEvidence, SampleEvidence
+from penchant.evaluation.statistics import RESAMPLES, Difference, Estimate, difference, mean, ratio, share, short
+
+Word = Literal["better", "worse", "neutral"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measure before and after training, on the same unseen prompts or pairs."""
+
+    name: str
+    unit: Literal["", "%", "nats", "tokens"]
+    before: Estimate | None
+    after: Estimate
+    change: Estimate | None
+    """After − before, with the interval of the paired difference."""
+    word: Word
+    """better or worse only where the measure has a good direction and the change is surely not 0."""
+    note: str
+    """What it means, in one line."""
+
+    @property
+    def cells(self) -> tuple[str, str, str]:
+        """Before, after, change, as text."""
+        said = lambda e: self._plain(e.value)  # noqa: E731
+        return (
+            "–" if self.before is None else said(self.before),
+            said(self.after),
+            "–" if self.change is None else self._with_interval(self.change),
+        )
+
+    def _plain(self, x: float) -> str:
+        return f"{100 * x:.1f} %" if self.unit == "%" else f"{short(x)} {self.unit}".strip()
+
+    def _with_interval(self, e: Estimate) -> str:
+        return e.percent(signed=True).replace(" %", " points", 1) if self.unit == "%" else e.number(signed=True)
+
+
+def before_after(evidence: RunEvidence, *, resamples: int = RESAMPLES) -> list[Row]:
+    """The rows that this run's evidence allows, the judge's score first."""
+    rows: list[Row] = []
+    if evidence.samples_before is not None and evidence.samples_after is not None:
+        rows += _scores(evidence.samples_before, evidence.samples_after, resamples)
+    if evidence.pairs_after is not None:
+        rows += _pairs(evidence.pairs_before, evidence.pairs_after, resamples)
+    if evidence.samples_before is not None and evidence.samples_after is not None:
+        rows += _texts(evidence.samples_before, evidence.samples_after, resamples)
+    return rows
+
+
+def _word(change: Estimate | None, good: int, bad: int = 0) -> Word:
+    """`good` is the direction that is better (+1, −1, or 0 for none), `bad` the one that is worse, else its opposite."""
+    if change is None or change.low <= 0 <= change.high:
+        return "neutral"
+    direction = 1 if change.low > 0 else -1
+    if good and direction == good:
+        return "better"
+    return "worse" if direction == (bad or -good) else "neutral"
+
+
+def _scores(before: SampleEvidence, after: SampleEvidence, resamples: int) -> list[Row]:
+    new = samples.score(after, resamples=resamples)
+    if new is None:
+        return []
+    change = samples.score_change(before, after, resamples=resamples)
+    judge = f" ({after.judge})" if after.judge else ""
+    note = "The judge's mean score, every prompt weighing the same."
+    return [
+        Row(f"judge's score{judge}", "", samples.score(before, resamples=resamples), new, change, _word(change, 1), note)
+    ]
+
+
+def _pairs(before: PairEvidence | None, after: PairEvidence, resamples: int) -> list[Row]:
+    begun = pairs.start(after, before)
+    new, old = pairs.margins(after), begun[0] if begun else None
+    groups = after.groups
+    change = None if old is None else difference(pairs.hits(old), pairs.hits(new), groups, resamples=resamples)
+    grown = None if old is None else difference(old, new, groups, resamples=resamples)
+    moved = pairs.displacement(before, after, resamples=resamples)
+    rows = [
+        Row(
+            "accuracy on unseen pairs",
+            "%",
+            None if old is None else share(pairs.hits(old), groups),
+            pairs.accuracy(after),
+            change,
+            _word(change, 1),
+            "Share of pairs whose chosen response has the greater implicit reward; ties count half, a guess gets 50 %.",
+        ),
+        Row(
+            "margin on unseen pairs",
+            "",
+            None if old is None else mean(old, groups, resamples=resamples),
+            mean(new, groups, resamples=resamples),
+            grown,
+            _word(grown, 1),
+            "Implicit reward of the chosen less that of the rejected, in the objective's own units.",
+        ),
+    ]
+    for side, logp, length in (
+        ("chosen", after.logp_chosen, after.length_chosen),
+        ("rejected", after.logp_rejected, after.length_rejected),
+    ):
+        by: Difference | None = None if moved is None else getattr(moved, side)
+        tokens = [float(max(n, 1)) for n in length]
+        old_logp = None if begun is None else begun[1 if side == "chosen" else 2]
+        rows.append(
+            Row(
+                f"log π per token, {side}",
+                "nats",
+                None if old_logp is None else ratio(old_logp, tokens, groups, resamples=resamples),
+                ratio(logp, tokens, groups, resamples=resamples),
+                by,
+                "neutral",
+                "A small fall of both is usual for losses on pairs; a large fall of the chosen is not.",
+            )
+        )
+    return rows
+
+
+def _texts(before: SampleEvidence, after: SampleEvidence, resamples: int) -> list[Row]:
+    def row(
+        name: str,
+        unit: Literal["", "%", "nats", "tokens"],
+        of: Callable[[SampleEvidence], list[float]],
+        good: int,
+        note: str,
+    ) -> Row:
+        change = difference(of(before), of(after), resamples=resamples)
+        old, new = (mean(of(e), resamples=resamples) for e in (before, after))
+        return Row(name, unit, old, new, change, _word(change, good), note)
+
+    rows = []
+    found = samples.diversity(before, after)
+    if found is not None:
+        old, new, log_change = found
+        at = lambda v: Estimate(v, -math.inf, math.inf, log_change.n)  # noqa: E731
+        ends = [old * math.expm1(x) for x in (log_change.low, log_change.high)]
+        change = Estimate(new - old, ends[0], ends[1], log_change.n)
+        note = (
+            "Different word pairs over all word pairs, both sides cut to equal length: low where all answers sound alike."
+        )
+        rows.append(Row("distinct-2 at equal length", "%", at(old), at(new), change, _word(change, 0, -1), note))
+    rows.append(row("repetition", "%", samples.repetitions, -1, "Three-word runs an answer has said before."))
+    entropy = samples.entropy_change(before, after, resamples=resamples)
+    old, new = (samples.entropy(e, resamples=resamples) for e in (before, after))
+    note = "−log π per token of the model's own answers: how much choice is left."
+    rows.append(Row("entropy per token", "nats", old, new, entropy, "neutral", note))
+    if before.kl is not None and after.kl is not None:
+        of = lambda e: samples.per_prompt(e.kl or [])  # noqa: E731
+        rows.append(
+            row("KL to the reference, per response", "nats", of, 0, "How far the model went (k3 on its own samples).")
+        )
+    rows.append(row("length", "tokens", samples.per_prompt_lengths, 0, "Tokens of an answer."))
+    rows.append(row("ended by itself", "%", samples.stopped_by_prompt, 0, "Answers that stopped before the limit."))
+    return rows
