@@ -29,3 +29,11 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"the folder of real data is not here: {SHARED.name}")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny language model with a chat template, as a folder that `load` reads. Not to be written into."""
+    from tiny import tiny_model
+
+    return tiny_model(tmp_path_factory.mktemp("tiny"))

@@ -1,0 +1,201 @@
+"""Language models from a folder, the hub or the packaged wheel, made ready to be aligned: whole, or through a LoRA adapter.
+Only safetensors are read unless asked otherwise, and no code that comes with a model is ever run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from penchant.domains import smollm2
+from penchant.domains.chat import Template
+from penchant.domains.policy import REFERENCE, TextPolicy
+from penchant.domains.text import Text, TooLong
+from penchant.errors import Refusal
+from penchant.words import brief
+
+_PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md"]
+_UNSAFE = ["*.bin"]
+
+
+@dataclass(frozen=True)
+class LoRA:
+    """A new low-rank adapter: the model stays as it is, and is its own reference with the adapter switched off. Its first
+    values are drawn from torch's global random numbers: seed them for a run that can be repeated."""
+
+    rank: int = 16
+    """Columns of each added matrix."""
+    alpha: int = 32
+    """Scale: the adapter's output is multiplied by alpha / rank."""
+    targets: str | tuple[str, ...] = "all-linear"
+    """Which layers get an adapter: names as peft understands them."""
+
+    def __post_init__(self) -> None:
+        for name, value in (("rank", self.rank), ("alpha", self.alpha)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise Refusal(f"LoRA({name}={value!r}): {name} must be a whole number of at least 1.")
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A model ready to be aligned."""
+
+    policy: TextPolicy
+    domain: Text
+    source: dict[str, Any]
+    """name, path, revision (the hub's commit), base (an adapter's model), licence (None where nothing says), fingerprint
+    (of weights, tokenizer and template), stop (the text of the turn's last token)."""
+
+
+def load(
+    name: str | Path,
+    *,
+    lora: LoRA | None = None,
+    revision: str | None = None,
+    allow_bin: bool = False,
+    template: Template = "auto",
+    max_length: int = 1024,
+    too_long: TooLong = "drop",
+    dtype: torch.dtype = torch.float32,
+) -> Loaded:
+    """`name`: a folder, a hub id or "smollm2". A folder with an adapter continues that adapter, held against a frozen copy
+    of it; `lora` begins a new one; otherwise the whole model trains. `max_length`: tokens of prompt and response, at most
+    the positions the model has. Raises Refusal."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    _quiet()
+    folder, commit = _find(str(name), revision, allow_bin)
+    adapter = folder if (folder / "adapter_config.json").is_file() else None
+    base = folder
+    if adapter is not None:
+        if lora is not None:
+            raise Refusal(f"model {str(name)!r} is an adapter already and is continued as it is; leave lora out.")
+        _weights(adapter, allow_bin, "adapter_model")
+        told = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+        base, _ = _find(told["base_model_name_or_path"], told.get("revision"), allow_bin)
+    if not (base / "config.json").is_file():
+        raise Refusal(f"model {str(name)!r}: the folder {base} has no config.json, so it is not a transformers model.")
+    weights = _weights(base, allow_bin, "model")
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            base, dtype=dtype, trust_remote_code=False, use_safetensors=weights == "safetensors", local_files_only=True
+        )
+        spoken = adapter if adapter is not None and (adapter / "tokenizer_config.json").is_file() else base
+        tokenizer = AutoTokenizer.from_pretrained(spoken, trust_remote_code=False, local_files_only=True)
+    except (ValueError, OSError, KeyError) as error:
+        raise Refusal(f"model {str(name)!r} cannot be read: {brief(str(error), 400)}") from error
+    tuned, reference = _adapted(model, lora, adapter)
+
+    stops = model.generation_config.eos_token_id if model.generation_config is not None else None
+    eos = [] if stops is None else [stops] if isinstance(stops, int) else list(stops)
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    domain = Text(tokenizer, template=template, max_length=max_length, too_long=too_long, eos=eos, positions=positions)
+    policy = TextPolicy(tuned, tokenizer, reference, stops=domain.chat.stops)
+    source = {
+        "name": str(name),
+        "path": str(folder),
+        "revision": commit,
+        "base": str(base) if adapter is not None else None,
+        "licence": _licence(folder) or _licence(base),
+        "fingerprint": _fingerprint(
+            [*_weight_files(base), *(_weight_files(folder) if adapter else [])], domain.fingerprint
+        ),
+        "stop": domain.chat.stop_text,
+    }
+    return Loaded(policy, domain, source)
+
+
+def _quiet() -> None:
+    """Progress is the caller's to show: transformers would draw a bar per file over it."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
+def _find(name: str, revision: str | None, allow_bin: bool) -> tuple[Path, str | None]:
+    """The model's folder on this machine, and the hub's commit where it came from there."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    if name == smollm2.ALIAS:
+        return smollm2.folder(), None
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path.resolve(), None
+    if path.name.startswith(f"{smollm2.ALIAS}-") and path.name == (ours := smollm2.folder()).name:
+        return ours, None  # an adapter that was trained on another machine's copy of the packaged model
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        raise Refusal(f"model {name!r}: there is no such folder.")
+    patterns = _PATTERNS + (_UNSAFE if allow_bin else [])
+    try:
+        found = Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise Refusal(
+            f"model {name!r}: no folder of this name is here, and the hub gave none "
+            f"({type(error).__name__}). Give a folder, a hub id (owner/name) or 'smollm2'."
+        ) from error
+    return found, found.name
+
+
+def _weights(folder: Path, allow_bin: bool, stem: str) -> Literal["safetensors", "bin"]:
+    if list(folder.glob(f"{stem}*.safetensors")):
+        return "safetensors"
+    if not list(folder.glob("*.bin")):
+        raise Refusal(f"the folder {folder} has no weights ({stem}.safetensors).")
+    if not allow_bin:
+        raise Refusal(
+            f"the folder {folder} has its weights as .bin only, a pickle, which may run code when it is read. "
+            "Convert it to safetensors, or pass allow_bin=True if you trust whoever made it."
+        )
+    return "bin"
+
+
+def _adapted(
+    model: Any, lora: LoRA | None, adapter: Path | None
+) -> tuple[nn.Module, Literal["adapter off", "copy"] | None]:
+    """The module that trains, and what its reference is: the model without the new adapter, or a frozen copy of the given
+    one. A model that trains whole has none of its own."""
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    if adapter is not None:
+        tuned = PeftModel.from_pretrained(model, str(adapter), is_trainable=True, local_files_only=True)
+        if tuned.active_peft_config.is_prompt_learning:
+            raise Refusal(f"{adapter} is a prompt-learning adapter, which has no copy to be held against; use LoRA.")
+        tuned.load_adapter(str(adapter), adapter_name=REFERENCE, is_trainable=False, local_files_only=True)
+        return tuned, "copy"
+    if lora is None:
+        return model, None
+    targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
+    config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=targets, lora_dropout=0.0, task_type="CAUSAL_LM")
+    return get_peft_model(model, config), "adapter off"
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    return sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin"), *folder.glob("*config.json")])
+
+
+def _fingerprint(files: list[Path], domain: str) -> str:
+    digest = hashlib.sha256(domain.encode())
+    for path in files:
+        with path.open("rb") as file:
+            digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:32]
+
+
+def _licence(folder: Path) -> str | None:
+    """What the model card says, if there is one and it does."""
+    from huggingface_hub import ModelCard
+
+    card = folder / "README.md"
+    if not card.is_file():
+        return None
+    try:
+        return ModelCard.load(card, ignore_metadata_errors=True).data.license
+    except ValueError:  # front matter that is no YAML says nothing
+        return None

@@ -1,0 +1,273 @@
+"""Text as something to align: rows of feedback become ids, ids are scored and sampled, each in one way for training,
+evaluation and generation alike. How a model writes a conversation stands in chat.py, how it computes in policy.py."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from penchant.domains import chat as chat_module
+from penchant.domains.base import Encoded, Samples, Want, masks
+from penchant.domains.chat import Chat, Template, Unfit
+from penchant.domains.policy import PLAIN, VALUES, unwrap
+from penchant.domains.sampling import by_size, generate
+from penchant.errors import Refusal, nearest
+from penchant.feedback.records import Accounting, Problem, Prompt, Row
+from penchant.files import fingerprint
+from penchant.objectives.scored import Batch, Labelled, Lists, Pairs, Rollouts, Scored
+from penchant.words import brief
+
+TooLong = Literal["drop", "truncate", "error"]
+"""What happens to a row longer than max_length: left out and counted; its answers cut at the end and counted; refused."""
+_BATCHES: dict[str, type[Batch]] = {"pairs": Pairs, "labelled": Labelled, "lists": Lists, "prompts": Rollouts}
+
+
+class Text:
+    """A language model's view of feedback. Prompt ids are the template with its generation prompt; completion ids are the
+    completion encoded alone and the turn's stop token; what is trained on is their concatenation."""
+
+    name = "text"
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        *,
+        template: Template = "auto",
+        max_length: int = 1024,
+        too_long: TooLong = "drop",
+        eos: Iterable[int] = (),
+        positions: int | None = None,
+    ) -> None:
+        """`max_length`: tokens of prompt and response together, at most the `positions` the model has. `eos`: ids at which
+        the model's generation config stops."""
+        if too_long not in ("drop", "truncate", "error"):
+            raise Refusal(f"too_long={too_long!r} is unknown; it must be 'drop', 'truncate' or 'error'.")
+        if max_length < 2:
+            raise Refusal(f"max_length={max_length}: a prompt and a response need at least 2 tokens.")
+        self.chat = Chat(tokenizer, template, eos)
+        self.positions = positions
+        self.max_length = max_length if positions is None else min(max_length, positions)
+        self.too_long: TooLong = too_long
+        vocabulary = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else json.dumps(tokenizer.get_vocab())
+        code = "".join(Path(file).read_text(encoding="utf-8") for file in (__file__, str(chat_module.__file__)))
+        self.fingerprint = fingerprint(
+            vocabulary,
+            json.dumps(tokenizer.special_tokens_map, sort_keys=True, default=str),
+            json.dumps([tokenizer.chat_template, template, self.max_length, too_long, sorted(self.chat.stops)]),
+            code,
+        )
+        """A name for everything that decides which ids a row becomes: tokenizer, template, options and this code."""
+
+    # --- encode
+
+    def encode(self, rows: Iterable[Row]) -> Encoded:
+        """Rows of one kind to ids. What is left out, cut or written otherwise by the template is counted in `accounting`,
+        with the first rows' numbers; strength and margin are NaN, and the annotator −1, where a row has none."""
+        account = Accounting()
+        kept: list[Row] = []
+        contexts: list[Tensor] = []
+        responses: list[tuple[Tensor, ...]] = []
+        kind = None
+        for row in rows:
+            kind = kind or row.kind
+            if row.kind != kind:
+                raise Refusal(f"row {row.number} is of the kind {row.kind!r}, but the rows before are {kind!r}.")
+            account.read += 1
+            try:
+                context, answers = self._row(row, account)
+            except Unfit as unfit:
+                account.drop(unfit.reason, Problem(row.number, unfit.field, unfit.value, unfit.said))
+                continue
+            kept.append(row)
+            contexts.append(context)
+            responses.append(answers)
+        account.kept = len(kept)
+        columns, annotators = _columns(kind or "prompts", kept)
+        return Encoded(
+            data=_BATCHES[kind or "prompts"],
+            contexts=tuple(contexts),
+            responses=tuple(responses),
+            numbers=tuple(row.number for row in kept),
+            columns=columns,
+            annotators=annotators,
+            accounting=account,
+        )
+
+    def _row(self, row: Row, account: Accounting) -> tuple[Tensor, tuple[Tensor, ...]]:
+        try:
+            prompt = self.chat.prompt(row.prompt)
+            as_written = [self.chat.check(row.prompt, reply) for reply in row.responses]
+        except Refusal as refusal:
+            raise Refusal(f"row {row.number}: {refusal}") from refusal
+        answers = [self.chat.completion(reply) for reply in row.responses]
+        room = self.max_length - len(prompt)
+        size = len(prompt) + max(map(len, answers), default=1)
+        cut = size > self.max_length
+        if cut:
+            where = "prompt" if room < 1 else "response"
+            said = f"it has {size:,} tokens ({len(prompt):,} of them the prompt), but max_length is {self.max_length:,}"
+            if self.too_long == "error":
+                raise Refusal(
+                    f"row {row.number}, {where}: {said}; raise max_length, or choose too_long 'drop' or 'truncate'."
+                )
+            if room < 1:
+                raise Unfit("prompt too long", f"{said}: nothing is left for the response.", where)
+            if self.too_long == "drop":
+                raise Unfit("too long", f"{said}; raise max_length, or choose too_long='truncate'.", where)
+            answers = [answer[:room] for answer in answers]
+        if row.kind == "pairs" and torch.equal(*answers):
+            account.identical += cut
+            reason = "identical after truncation" if cut else "identical"
+            raise Unfit(reason, "chosen and rejected are the same tokens, so there is nothing to prefer.", "rejected")
+        account.truncated += cut
+        account.template_differs += not all(as_written)
+        return prompt, tuple(answers)
+
+    # --- score
+
+    def score(self, policy: nn.Module, encoded: Encoded, want: Want = PLAIN) -> Scored:
+        """log π of every response, [n, steps] in float32 with gradient, plus the wanted values ("entropy"). The model
+        computes inside the policy's own forward, so a wrapped policy is right. Raises Refusal."""
+        for value in sorted(want.values - VALUES):
+            raise Refusal(f"text has no value {value!r} for a response; {nearest(value, VALUES)}")
+        if want.head != "lm":
+            raise Refusal(f"this policy has no head {want.head!r}; valid is 'lm'.")
+        if not (math.isfinite(want.temperature) and want.temperature > 0):
+            raise Refusal(f"temperature={want.temperature}: scoring needs a finite temperature above 0.")
+        flat = list(encoded.flat)
+        if not flat:
+            nothing = torch.zeros(0, 0)
+            return Scored(nothing, nothing.bool(), values={value: nothing for value in want.values})
+        if any(len(context) == 0 or len(response) == 0 for context, response in flat):
+            raise Refusal("a response without tokens, or under a prompt without tokens, cannot be scored.")
+        values = policy([context for context, _ in flat], [response for _, response in flat], want)
+        logp = values.pop("logp")
+        return Scored(logp, masks(encoded.lengths).to(logp.device), values=values)
+
+    # --- sample
+
+    def sample(
+        self,
+        policy: nn.Module,
+        contexts: Sequence[Prompt],
+        *,
+        count: int = 1,
+        limit: int = 64,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        batch: int = 8192,
+    ) -> Samples:
+        """`count` answers of at most `limit` tokens to each prompt; temperature 0 is greedy. Sample k of prompt i hangs on
+        (seed, i, k) and the prompt alone. `batch`: tokens held at once. Raises Refusal, naming the prompt from 1."""
+        if count < 1 or limit < 1 or batch < 1:
+            raise Refusal(f"count={count}, limit={limit}, batch={batch}: each must be at least 1.")
+        if not (math.isfinite(temperature) and temperature >= 0 and 0 < top_p <= 1):
+            raise Refusal(f"temperature={temperature} must be 0 or above and top_p={top_p} in (0, 1].")
+        prompts = [self._prompt(i, prompt, limit) for i, prompt in enumerate(contexts)]
+        inner = unwrap(policy)
+        trained = inner.training
+        inner.eval()
+        try:
+            answers = generate(
+                inner,
+                prompts,
+                stops=self.chat.stops,
+                count=count,
+                limit=limit,
+                temperature=temperature,
+                top_p=top_p,
+                seed=seed,
+                batch=batch,
+            )
+            unknown = torch.full((len(prompts) * count,), torch.nan)
+            encoded = Encoded(
+                data=Rollouts,
+                contexts=tuple(prompts),
+                responses=tuple(tuple(row) for row in answers),
+                numbers=tuple(range(1, len(prompts) + 1)),
+                columns={"reward": unknown, "advantage": unknown.clone()},
+                accounting=Accounting(read=len(prompts), kept=len(prompts)),
+            )
+            logp = self._score_all(inner, encoded, batch)
+        finally:
+            inner.train(trained)
+        texts = tuple(tuple(row) for row in self.texts(encoded))
+        stopped = tuple(tuple(int(answer[-1]) in self.chat.stops for answer in row) for row in answers)
+        return Samples(encoded, texts, stopped, logp)
+
+    def _prompt(self, i: int, prompt: Prompt, limit: int) -> Tensor:
+        try:
+            ids = self.chat.prompt(prompt)
+        except (Unfit, Refusal) as error:
+            raise Refusal(f"prompt {i + 1} ({brief(prompt)}): {error}") from error
+        if self.positions is not None and len(ids) + limit > self.positions:
+            raise Refusal(
+                f"prompt {i + 1} ({brief(prompt)}) has {len(ids):,} tokens; with {limit:,} to come it passes the "
+                f"{self.positions:,} positions of the model. Shorten it, or lower the limit."
+            )
+        return ids
+
+    @torch.no_grad()
+    def _score_all(self, policy: nn.Module, encoded: Encoded, budget: int) -> Scored:
+        """What `score` says of many rows, a budget of tokens at a time."""
+        mask = masks(encoded.lengths)
+        logp = torch.zeros(mask.shape)
+        starts = torch.tensor([0, *encoded.counts]).cumsum(0)
+        for rows in by_size(encoded.sizes, budget):
+            part = self.score(policy, encoded.select(rows)).logp.cpu()
+            flat = torch.cat([torch.arange(int(starts[i]), int(starts[i + 1])) for i in rows])
+            logp[flat, : part.shape[1]] = part
+        return Scored(logp, mask)
+
+    # --- the same ids otherwise
+
+    def recombine(self, encoded: Encoded, i: Sequence[int], j: Sequence[int]) -> Encoded:
+        """The prompt (and columns) of row i[k] with the first response of row j[k], cut where both together pass
+        max_length; cut rows are counted."""
+        base = encoded.select(i)
+        taken = [encoded.responses[row][0] for row in j]
+        fitted = [y[: self.max_length - len(x)] for x, y in zip(base.contexts, taken, strict=True)]
+        cut = sum(len(y) < len(whole) for y, whole in zip(fitted, taken, strict=True))
+        return replace(
+            base,
+            responses=tuple((y,) for y in fitted),
+            columns={name: x for name, x in base.columns.items() if len(x) == len(base)},
+            accounting=Accounting(read=len(base), kept=len(base), truncated=cut),
+        )
+
+    def texts(self, encoded: Encoded) -> list[list[str]]:
+        """Every response as text, row by row, without its stop token."""
+        return [[self.chat.text(response) for response in row] for row in encoded.responses]
+
+
+def _columns(kind: str, rows: list[Row]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """What was said of the rows besides their texts, as tensors, and the annotators' names."""
+    columns: dict[str, Tensor] = {}
+    if kind == "labelled":
+        for row in rows:
+            if row.label is None:
+                raise Refusal(f"row {row.number}, label: it is missing; it must be true or false.")
+        columns["label"] = torch.tensor([bool(row.label) for row in rows], dtype=torch.bool)
+    if kind == "lists":
+        for row in rows:
+            if row.scores is None or len(row.scores) != len(row.responses):
+                raise Refusal(f"row {row.number}, scores: {brief(row.scores)}; there must be one number per response.")
+        columns["gain"] = torch.tensor([score for row in rows for score in row.scores or ()], dtype=torch.float32)
+    if kind == "prompts":
+        columns |= {"reward": torch.zeros(0), "advantage": torch.zeros(0)}
+    for name, values in (("strength", [row.strength for row in rows]), ("margin", [row.margin for row in rows])):
+        if any(value is not None for value in values):
+            columns[name] = torch.tensor([torch.nan if value is None else float(value) for value in values])
+    names = tuple(dict.fromkeys(row.annotator for row in rows if row.annotator is not None))
+    if names:
+        place = {name: i for i, name in enumerate(names)}
+        columns["annotator"] = torch.tensor([-1 if row.annotator is None else place[row.annotator] for row in rows])
+    return columns, names
