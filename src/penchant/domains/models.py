@@ -196,6 +196,6 @@ def _licence(folder: Path) -> str | None:
     if not card.is_file():
         return None
     try:
-        return ModelCard.load(card, ignore_metadata_errors=True).data.license
+        return ModelCard.load(card, ignore_metadata_errors=True).data.to_dict().get("license")
     except ValueError:  # front matter that is no YAML says nothing
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -66,7 +67,7 @@ def _convert(gguf: Path, draft: Path) -> None:
     tokenizer.eos_token, tokenizer.pad_token = _EOS, _PAD
     tokenizer.clean_up_tokenization_spaces = False
 
-    config = read.config
+    config: Any = read.config
     del config.quantization_config  # the weights are dequantised; with it, the model refuses to be saved
     config.eos_token_id, config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
     config._name_or_path = "HuggingFaceTB/SmolLM2-135M-Instruct"
