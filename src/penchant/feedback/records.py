@@ -54,6 +54,8 @@ class Problem:
     """What stood there, shortened."""
     said: str
     """What is wrong, and the mend."""
+    reason: str = ""
+    """The kind of problem in two or three words, for counting."""
 
     def __str__(self) -> str:
         where = f"row {self.number}" if self.number else "the file"

@@ -1,0 +1,218 @@
+"""From what a caller names (a path, a hub id, a data set, rows in memory) to something rows can be fetched from.
+It looks at names and files, not at rows."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from penchant.errors import Refusal, nearest
+from penchant.feedback.lines import Lines, array_of, begins_with_array, unpacked
+from penchant.files import cache_folder
+from penchant.words import plain
+
+READABLE = ".jsonl, .jsonl.gz, .json (an array), .parquet, a folder saved by datasets, or a hub id org/name[:split]"
+_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(:[\w.\[\]%:-]+)?")
+_SHA = re.compile(r"@([0-9a-f]{40})/")
+
+
+class Records(Protocol):
+    """Raw rows that can be gone through once in order and then fetched one by one."""
+
+    blank: int
+
+    def scan(self) -> Iterator[tuple[int, int, Any]]: ...
+
+    def reading(self) -> Any: ...
+
+
+class Indexed(Protocol):
+    """What can be gone through and asked for a row."""
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+    def __getitem__(self, i: int, /) -> Any: ...
+
+
+class Table:
+    """Rows that already have places: a list, a `datasets.Dataset` (which stays on disk)."""
+
+    blank = 0
+
+    def __init__(self, rows: Indexed) -> None:
+        self.rows = rows
+
+    def scan(self) -> Iterator[tuple[int, int, Any]]:
+        for i, row in enumerate(self.rows):
+            yield i + 1, i, row
+
+    @contextmanager
+    def reading(self) -> Iterator[Callable[[int], Any]]:
+        yield self.rows.__getitem__
+
+
+@dataclass
+class Found:
+    """What a name led to."""
+
+    records: Records
+    name: str
+    revision: str | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def find(source: object) -> Found:
+    """Opens what `source` names, without looking at rows yet."""
+    if isinstance(source, (str, Path)):
+        return _named(source)
+    if isinstance(source, (bytes, dict)):
+        raise Refusal(f"a source of rows cannot be {type(source).__name__}; give {READABLE}, or a list of mappings.")
+    module = type(source).__module__.split(".")[0]
+    if module == "datasets":
+        return _dataset(source, "data set in memory")
+    if isinstance(source, Sequence):
+        return Found(Table(source), "rows in memory")
+    raise Refusal(
+        f"a source of rows cannot be {type(source).__name__}; give {READABLE}, a datasets.Dataset or a list of mappings."
+    )
+
+
+def _named(source: str | Path) -> Found:
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _folder(path)
+    if path.is_file():
+        return _file(path)
+    ending = path.suffix.casefold() in (".jsonl", ".json", ".gz", ".parquet", ".csv", ".tsv", ".txt", ".zst")
+    if isinstance(source, str) and _HUB.fullmatch(source) and not ending and not path.parent.is_dir():
+        return _hub(source)
+    raise Refusal(_missing(path))
+
+
+def _missing(path: Path) -> str:
+    folder = path.parent
+    if not folder.is_dir():
+        return f"there is no file {plain(path)}: its folder {plain(folder)} is not there."
+    names = sorted(entry.name for entry in folder.iterdir())
+    close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.5)
+    hint = f"did you mean {plain(folder / close[0])}?" if close else f"{plain(folder)} holds nothing of a similar name."
+    return f"there is no file {plain(path)}; {hint}"
+
+
+def _file(path: Path) -> Found:
+    name = path.name.casefold()
+    if path.stat().st_size == 0:
+        raise Refusal(f"{plain(path)} is empty; it must hold at least one row.")
+    if name.endswith((".jsonl.gz", ".ndjson.gz")):
+        return Found(Lines(unpacked(path)), path.name, notes=["unpacked once into the cache folder"])
+    if name.endswith((".jsonl", ".ndjson")):
+        return Found(Lines(path), path.name)
+    if name.endswith(".json"):
+        return Found(Table(array_of(path)) if begins_with_array(path) else Lines(path), path.name)
+    if name.endswith(".parquet"):
+        return Found(Table(_parquet(path)), path.name)
+    raise Refusal(f"{plain(path)} has an ending penchant does not read; it reads {READABLE}.")
+
+
+def _parquet(path: Path) -> Any:
+    """The file as a memory-mapped table; converted once, under a name by content, so that it is never stale."""
+    import datasets
+    import pyarrow
+    from datasets.exceptions import DatasetGenerationError
+
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    cache = cache_folder() / "parquet" / digest.hexdigest()[:32]
+    try:
+        with _quietly():
+            return datasets.Dataset.from_parquet(str(path), cache_dir=str(cache))
+    except (pyarrow.ArrowInvalid, DatasetGenerationError) as error:
+        reason = error.__cause__ or error
+        raise Refusal(f"{plain(path)} is no readable Parquet file ({plain(reason, 200)}).") from None
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the progress bars of datasets, which have no place inside ours."""
+    import datasets
+
+    shown = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
+
+
+def _folder(path: Path) -> Found:
+    if (path / "dataset_dict.json").is_file():
+        splits = sorted(entry.name for entry in path.iterdir() if entry.is_dir())
+        raise Refusal(
+            f"{plain(path)} holds several splits; name one: {', '.join(plain(path / split) for split in splits)}."
+        )
+    if (path / "state.json").is_file() and (path / "dataset_info.json").is_file():
+        import datasets
+
+        return _dataset(datasets.load_from_disk(str(path)), path.name)
+    files = sorted(
+        entry.name for entry in path.iterdir() if entry.name.endswith((".jsonl", ".jsonl.gz", ".json", ".parquet"))
+    )
+    hint = f"name one of its files: {', '.join(map(plain, files[:5]))}." if files else "it holds no data file either."
+    raise Refusal(f"{plain(path)} is a folder, and not one saved by datasets; {hint}")
+
+
+def _dataset(source: Any, name: str, revision: str | None = None) -> Found:
+    import datasets
+
+    if isinstance(source, (datasets.DatasetDict, datasets.IterableDatasetDict)):
+        splits = ", ".join(repr(str(split)) for split in source)
+        raise Refusal(f"the {name} has several splits ({splits}); give one of them.")
+    if not isinstance(source, datasets.Dataset):
+        raise Refusal(
+            f"the {name} is a {type(source).__name__}, which cannot be read twice; give a datasets.Dataset (load it "
+            "without streaming)."
+        )
+    return Found(Table(source.with_format(None)), name, revision)
+
+
+def _hub(source: str) -> Found:
+    """A data set of the hub, at a revision that is recorded. Code of the hub is never run."""
+    import datasets
+    from datasets.exceptions import DatasetNotFoundError
+    from huggingface_hub.errors import HFValidationError
+
+    name, _, split = source.partition(":")
+    try:
+        with _quietly():
+            loaded = datasets.load_dataset(name)
+    except (DatasetNotFoundError, HFValidationError) as error:
+        raise Refusal(f"there is no file {name!r} here, and no such data set on the hub ({plain(error, 200)}).") from None
+    except (ConnectionError, OSError, ValueError) as error:
+        raise Refusal(f"there is no file {name!r} here, and the hub's could not be read ({plain(error, 200)}).") from None
+    splits = list(loaded)
+    notes = []
+    if not split:
+        if len(splits) > 1 and "train" not in splits:
+            raise Refusal(f"{name} has several splits; name one: {', '.join(f'{name}:{each}' for each in splits)}.")
+        split = "train" if "train" in splits else str(splits[0])
+        notes = [f"split {split!r} of {', '.join(map(str, splits))}"]
+    if split not in splits:
+        raise Refusal(f"{name} has no split {split!r}; {nearest(split, map(str, splits))}")
+    data = loaded[split]
+    shas = {match[1] for url in data.info.download_checksums or () if (match := _SHA.search(url))}
+    if len(shas) != 1:
+        raise Refusal(
+            f"the revision of {name} could not be told from what was downloaded; clear the cache and load it again."
+        )
+    found = _dataset(data, f"{name}:{split}", shas.pop())
+    found.notes += notes
+    return found

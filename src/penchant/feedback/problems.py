@@ -1,0 +1,85 @@
+"""Everything wrong with a source, gathered in one pass and said at once. It does not decide what is wrong."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from penchant.errors import Refusal
+from penchant.feedback.records import Problem
+from penchant.words import brief, plain
+
+SHOWN = 20
+"""Problems shown; all are counted."""
+
+_WORDS: dict[type, str] = {
+    type(None): "null",
+    bool: "true/false",
+    int: "a number",
+    float: "a number",
+    str: "text",
+    list: "a list",
+    tuple: "a list",
+    dict: "an object",
+}
+
+
+def type_words(value: object) -> str:
+    """The type of a value in the words of a data file."""
+    return _WORDS.get(type(value), f"a {type(value).__name__}")
+
+
+class DataRefusal(Refusal):
+    """A source whose rows cannot be used as they are. All problems were counted, the first are shown."""
+
+    def __init__(self, source: str, problems: Sequence[Problem], count: int, bad: int, read: int) -> None:
+        self.source = source
+        self.problems = tuple(problems[:SHOWN])
+        """The first of them."""
+        self.count = count
+        """All of them."""
+        many = f"; the first {len(self.problems)}" if count > len(self.problems) else ""
+        rows = f"{bad:,} of {read:,} rows" if read != 1 else "its only row"
+        head = f"{plain(source)} has {count:,} problem{'s' if count != 1 else ''} in {rows}{many}:"
+        tail = 'Mend these rows, or have them left out and counted with on_problem="drop".'
+        super().__init__("\n".join([head, *(f"  {problem}" for problem in self.problems), tail]))
+
+
+class BadRow(Exception):
+    """Raised while one row is read; carries everything wrong with it."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__(f"{len(problems)} problems")
+        self.problems = tuple(problems)
+
+
+class Faults:
+    """What is wrong with the row being read."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.found: list[Problem] = []
+
+    def add(self, field: str, value: Any, reason: str, said: str) -> None:
+        """`value` is what stood there; leave it `...` where showing it says nothing."""
+        shown = "" if value is ... else brief(value)
+        self.found.append(Problem(self.number, plain(field, 40), shown, said, reason))
+
+
+class Gathered:
+    """The problems of a whole source."""
+
+    def __init__(self) -> None:
+        self.first: list[Problem] = []
+        self.count = 0
+        self.rows = 0
+        self.reasons: Counter[str] = Counter()
+        """Rows by the first thing wrong with each."""
+
+    def add(self, problems: Sequence[Problem]) -> None:
+        """The problems of one row."""
+        self.first.extend(problems[: SHOWN - len(self.first)])
+        self.count += len(problems)
+        self.rows += 1
+        self.reasons[problems[0].reason] += 1
