@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from penchant.objectives.kto import KTO
     from penchant.objectives.nll import NLL
     from penchant.objectives.orpo import ORPO
-    from penchant.objectives.reader import read_objective
+    from penchant.objectives.reader import read as read_objective
     from penchant.objectives.simpo import SimPO
     from penchant.rewards import FunctionJudge, LengthRepetition, Vader
     from penchant.run import Run, align
@@ -48,7 +48,6 @@ __all__ = [
 _HOMES = {
     "penchant.run": ("align", "Run"),
     "penchant.objectives": ("Objective", "Pairs", "Scored", "CDPO", "CPO", "DPO", "IPO", "KTO", "NLL", "ORPO", "SimPO"),
-    "penchant.objectives.reader": ("read_objective",),
     "penchant.rewards": ("FunctionJudge", "LengthRepetition", "Vader"),
     "penchant.errors": ("Refusal", "StoppedRun"),
 }
@@ -57,6 +56,8 @@ here."""
 
 
 def __getattr__(name: str) -> Any:
+    if name == "read_objective":
+        return importlib.import_module("penchant.objectives.reader").read
     for home, names in _HOMES.items():
         if name in names:
             return getattr(importlib.import_module(home), name)

@@ -1,0 +1,250 @@
+"""The shell's promises: help at once, refusals in one sentence with the nearest valid name, exit codes that mean something.
+What the commands do inside is tested with the rooms they call."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel, ConfigDict
+
+from penchant import cli
+from penchant.command import flags, methods
+from penchant.command.recipe import ASKED, merge, read_recipe
+from penchant.engine.settings import Settings
+from penchant.errors import Refusal, StoppedRun
+
+
+def said(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    """(exit code, standard output, standard error) of a command line."""
+    code = cli.main(list(words))
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_help_is_instant_and_loads_no_torch():
+    script = (
+        "import sys\nfrom penchant.cli import main\n"
+        "try: main(sys.argv[1:])\nexcept SystemExit: pass\n"
+        "print('torch' in sys.modules, 'transformers' in sys.modules)"
+    )
+    here = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    for words in (["--help"], ["align", "--help"]):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        run = subprocess.run(
+            [sys.executable, "-c", script, *words], capture_output=True, text=True, check=True, timeout=60, env=here
+        )
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert run.stdout.splitlines()[-1] == "False False"
+        assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.7
+
+
+def test_every_setting_is_a_flag_in_one_group_with_its_sentence_default_and_what_is_allowed():
+    known = flags.flags(Settings)
+    assert list(known) == list(Settings.model_fields)
+    grouped = [name for names in flags.groups(Settings).values() for name in names]
+    assert sorted(grouped) == sorted(Settings.model_fields) and len(flags.groups(Settings)) >= 4
+    helped = " ".join(cli.build()[1]["align"].format_help().split())
+    for flag in known.values():
+        assert flag.said, f"{flag.name} has no docstring under it"
+        assert f"{flag.option}" in helped
+        assert " ".join(f"{flag.said} {flag.allowed} (default: {flag.default})".split()) in helped
+
+
+def test_flags_follow_a_class_that_has_never_been_seen_before():
+    from typing import Annotated, Literal
+
+    from pydantic import Field
+
+    class Own(BaseModel):
+        model_config = ConfigDict(use_attribute_docstrings=True)
+        # Cooking
+        heat: Annotated[float, Field(gt=0, le=100)] | None = None
+        """How hot, in %."""
+        dish: Literal["soup", "bread"] = "soup"
+        """What."""
+        # Serving
+        guests: tuple[Literal["ann", "bob"], ...] = ()
+        """Who."""
+        cold: bool = False
+        """As it is."""
+
+    assert flags.groups(Own) == {"Cooking": ["heat", "dish"], "Serving": ["guests", "cold"]}
+    parser = cli.Parser(prog="x")
+    flags.add_settings(parser, Own)
+    help_text = " ".join(parser.format_help().split())
+    assert "How hot, in %. [number > 0 and ≤ 100 or none] (default: none)" in help_text
+    assert "[soup, bread] (default: soup)" in help_text
+    arguments = parser.parse_args(["--heat", "none", "--guests", "ann,bob", "--no-cold"])
+    assert flags.given(arguments, Own) == {"heat": None, "guests": ("ann", "bob"), "cold": False}
+    assert flags.given(parser.parse_args([]), Own) == {}
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["aling"], "There is no command 'aling'; did you mean 'align'?"),
+        (["align", "--learning_rate", "1"], "did you mean '--learning-rate'?"),
+        (["align", "--batch-size=4"], "`penchant align` has no flag '--batch-size'; did you mean '--batch'?"),
+        (["align", "--model", "m"], "A run needs --data, --objective, --output."),
+        (["check"], "The following arguments are required: DATA."),
+        (["methods", "DPP"], "did you mean 'DPO'?"),
+        (["methods", "--data", "pair"], "did you mean 'pairs'?"),
+        (["cache", "clean"], "did you mean 'clear'?"),
+        (["align", "a.yaml", "b.yaml"], "quote a value that holds spaces"),
+    ],
+)
+def test_a_wrong_word_is_refused_with_the_nearest_valid_one(
+    capsys: pytest.CaptureFixture[str], words: list[str], expected: str
+):
+    code, out, err = said(capsys, *words)
+    assert code == 2
+    assert expected in err and "Traceback" not in err
+    assert out == ""
+
+
+COMPLETE = ("--model", "m", "--data", "d", "--objective", "DPO()", "--output", "o")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--schedule", "lineer"), "schedule"),
+        (("--batch", "0"), "batch"),
+        (("--learning-rate", "nan"), "learning_rate"),
+        (("--warmup", "half"), "warmup"),
+    ],
+)
+def test_a_setting_out_of_range_is_refused_before_anything_is_loaded(
+    capsys: pytest.CaptureFixture[str], words: tuple[str, ...], expected: str
+):
+    code, _, err = said(capsys, "align", *COMPLETE, *words)
+    assert code == 2 and expected in err and words[1] in err
+
+
+def test_a_recipe_holds_the_same_names_as_the_flags_and_flags_win_aloud(tmp_path: Path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("model: smollm2\ndata: pairs.jsonl\nobjective: DPO(beta=0.1)\noutput: runs/x\nlearning_rate: 1e-5\n")
+    recipe = read_recipe(path, Settings.model_fields)
+    asked, lines = merge(recipe, {"learning_rate": "2e-5", "batch": "8"}, path)
+    assert asked == {**recipe, "learning_rate": "2e-5", "batch": "8"}
+    assert len(lines) == 1 and "learning_rate = '1e-5' is replaced by '2e-5'" in lines[0]
+    assert Settings.of({"learning_rate": recipe["learning_rate"]}).learning_rate == 1e-5
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("model: a\nmodel: b\n", "line 2: 'model' stands there twice"),
+        ("modle: a\n", "there is no setting 'modle'; did you mean 'model'?"),
+        ("learning-rate: 1e-5\n", "did you mean 'learning_rate'?"),
+        ("model: 3\n", "model = 3: it must be a text"),
+        ("- model\n", "must hold `name: value` lines"),
+        ("", "must hold `name: value` lines"),
+        ("model: [a\n", "is not YAML"),
+        ("3: a\n", "line 1: the key 3 must be a word"),
+        ("model: !!python/object/apply:os.system ['true']\n", "is not YAML"),
+        ("output: a\n", "--model, --data, --objective"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_with_its_line_or_key(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str, expected: str
+):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    code, _, err = said(capsys, "align", str(path))
+    assert code == 2 and expected in err
+
+
+def test_a_missing_recipe_is_a_sentence(capsys: pytest.CaptureFixture[str]):
+    code, _, err = said(capsys, "align", "nowhere.yaml")
+    assert (code, err) == (2, "penchant: there is no recipe nowhere.yaml; is the path right?\n")
+
+
+class _Ends:
+    """A command that ends in a given way."""
+
+    __name__ = "penchant.command.cache"
+    SUMMARY, USAGE, EXAMPLES = "ends", "penchant cache", ""
+
+    def __init__(self, end: BaseException) -> None:
+        self.end = end
+
+    def add(self, parser: object) -> None:
+        pass
+
+    def run(self, arguments: object) -> int:
+        raise self.end
+
+
+@pytest.mark.parametrize(
+    ("end", "code"), [(Refusal("no\x1b[31m."), 2), (StoppedRun("the loss is not finite."), 3), (KeyboardInterrupt(), 130)]
+)
+def test_every_way_to_end_has_its_exit_code_and_one_clean_sentence(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, end: BaseException, code: int
+):
+    monkeypatch.setattr(cli, "COMMANDS", (_Ends(end),))
+    given, _, err = said(capsys, "cache")
+    assert given == code
+    assert "\x1b" not in err and "Traceback" not in err and err.count("\n") == 1
+    if code != 130:
+        assert "Traceback" in said(capsys, "cache", "--traceback")[2]
+
+
+def test_methods_are_listed_filtered_and_shown_from_their_classes(capsys: pytest.CaptureFixture[str]):
+    code, out, _ = said(capsys, "methods")
+    assert code == 0 and "DPO" in out and "KTO" in out
+    code, out, _ = said(capsys, "methods", "--data", "pairs", "--needs", "none", "--json")
+    names = {one["name"] for one in json.loads(out)}
+    assert {"SimPO", "ORPO"} <= names and not names & {"DPO", "KTO"}
+    code, out, _ = said(capsys, "methods", "dpo")
+    assert code == 0
+    for part in ("log σ", "2305.18290", "beta = 0.1", "(0, inf)", "Pairs, one loss value per pair", "ref", "DPO(beta=0.1)"):
+        assert part in out
+
+
+def test_the_way_a_method_is_called_can_be_read_back():
+    from penchant.objectives import catalogue
+    from penchant.objectives.describe import describe
+    from penchant.objectives.reader import read
+
+    for method in catalogue().values():
+        assert isinstance(read(methods.called(describe(method))), method)
+
+
+def test_the_cache_is_shown_cleared_in_part_and_cleared(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("PENCHANT_CACHE", str(tmp_path / "cache"))
+    assert "nothing is cached" in said(capsys, "cache")[1]
+    outside = tmp_path / "kept"
+    outside.write_bytes(b"x" * 10)
+    for part in ("models", "references"):
+        (tmp_path / "cache" / part).mkdir(parents=True)
+        (tmp_path / "cache" / part / "file").write_bytes(b"x" * 1500)
+    (tmp_path / "cache" / "link").symlink_to(outside)
+    out = said(capsys, "cache")[1]
+    assert "models" in out and "2 kB" in out and str(tmp_path / "cache") in out
+    code, _, err = said(capsys, "cache", "clear", "modles")
+    assert code == 2 and "did you mean 'models'?" in err
+    assert said(capsys, "cache", "clear", "models")[0] == 0
+    assert sorted(p.name for p in (tmp_path / "cache").iterdir()) == ["link", "references"]
+    assert said(capsys, "cache", "clear")[0] == 0
+    assert list((tmp_path / "cache").iterdir()) == [] and outside.exists()
+
+
+def test_version_and_bare_call_say_what_to_do_next(capsys: pytest.CaptureFixture[str]):
+    from penchant import __version__
+
+    assert said(capsys, "--version")[:2] == (0, f"penchant {__version__}\n")
+    code, out, _ = said(capsys)
+    assert code == 0 and "commands:" in out and "exit codes:" in out
+
+
+def test_what_a_run_is_asked_does_not_collide_with_a_setting():
+    assert not set(ASKED) & set(Settings.model_fields)
