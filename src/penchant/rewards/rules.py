@@ -3,7 +3,7 @@ as the counterweight of a judge that does."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +23,13 @@ def repeated(text: str, n: int = 3) -> float:
     """The share of n-grams that have occurred before, in [0, 1): 1 − distinct / all; 0 where there is none."""
     every = ngrams(text, n)
     return 1 - len(set(every)) / len(every) if every else 0.0
+
+
+def distinct(texts: Iterable[str], n: int = 2) -> float | None:
+    """Distinct-n: distinct n-grams / all n-grams, pooled over the texts and never across two of them. None where no text
+    has n words. It falls as texts are added or grow longer: compare it at equal numbers and lengths only."""
+    every = [gram for text in texts for gram in ngrams(text, n)]
+    return len(set(every)) / len(every) if every else None
 
 
 @dataclass(frozen=True)
