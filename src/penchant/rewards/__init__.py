@@ -1,1 +1,24 @@
 """Models of what people want: judges and comparers. It knows texts and numbers, no training loop."""
+
+from penchant.rewards.base import Comparer, Context, Judge, Judgement
+from penchant.rewards.combine import Weighted
+from penchant.rewards.compare import as_comparer, as_judge
+from penchant.rewards.function import BatchedFunctionJudge, FunctionJudge
+from penchant.rewards.naming import load_judge
+from penchant.rewards.rules import LengthRepetition
+from penchant.rewards.vader import Vader
+
+__all__ = [
+    "BatchedFunctionJudge",
+    "Comparer",
+    "Context",
+    "FunctionJudge",
+    "Judge",
+    "Judgement",
+    "LengthRepetition",
+    "Vader",
+    "Weighted",
+    "as_comparer",
+    "as_judge",
+    "load_judge",
+]
