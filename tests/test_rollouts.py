@@ -138,6 +138,12 @@ def test_one_response_scored_twice_is_no_pair() -> None:
     assert (pairs.kept, pairs.identical) == (0, 1)
 
 
+def test_an_empty_response_is_learned_from_but_not_written_into_a_file() -> None:
+    pairs = paired([[1.0, 0.0], [1.0, 0.0]], "best-worst", [[[5, 0], [0]], [[5, 0], [6, 0]]])
+    assert pairs.kept == len(pairs.encoded) == 2
+    assert [(row["chosen"], row["rejected"]) for row in pairs.rows] == [("day", "night")]
+
+
 def test_pairs_are_the_sampled_ids_and_the_rows_tell_the_same() -> None:
     made = a_round()
     pool = {id(y) for group in made.samples.encoded.responses for y in group}
@@ -156,7 +162,7 @@ def test_pairs_are_the_sampled_ids_and_the_rows_tell_the_same() -> None:
 def test_chat_prompts_give_chat_rows_and_annotators_stay_with_their_pairs() -> None:
     turns = ({"role": "user", "content": "Good day?"},)
     contexts = [Context(turns, annotator="ada"), Context(turns, annotator="ben")]  # pyright: ignore[reportArgumentType]
-    made = rollout(Words(), POLICY, contexts, FunctionJudge(goodness), count=8, limit=8, how="all")
+    made = rollout(Words(), POLICY, contexts, FunctionJudge(goodness), count=8, limit=8)
     row = made.pairs.rows[0]
     assert row["prompt"] == [dict(turns[0])] and row["chosen"][0]["role"] == "assistant"
     people = [made.pairs.encoded.annotators[i] for i in made.pairs.encoded.columns["annotator"]]

@@ -13,7 +13,8 @@ from torch import Tensor
 from penchant.domains.base import Encoded, Samples
 from penchant.errors import Refusal
 from penchant.feedback.pairing import How, pair
-from penchant.feedback.records import Accounting
+from penchant.feedback.records import Accounting, Row
+from penchant.feedback.writing import as_mapping
 from penchant.objectives.scored import Pairs
 from penchant.rewards.base import Context, Judgement
 
@@ -26,7 +27,8 @@ class PairSet:
     """`data` is Pairs; `numbers` are those of the prompts; the column margin is the difference of the two scores."""
     rows: tuple[dict[str, Any], ...]
     """The same pairs as rows of feedback: prompt, chosen, rejected (in the format of the prompt), chosen_score,
-    rejected_score, chosen_stopped, rejected_stopped, round. A response that was cut by the length limit did not stop."""
+    rejected_score, chosen_stopped, rejected_stopped, round. A response that was cut by the length limit did not stop. A
+    pair with an empty response has no row: as ids it is the stop token and can be learned from, in a file it is nothing."""
     kept: int
     """Pairs."""
     ties: int
@@ -62,10 +64,11 @@ def make_pairs(
             ties, identical = ties + tied, identical + (not tied)
         picked += [(prompt, *one) for one in found]
     rows = [
-        row(contexts[p], samples.texts[p][w], samples.texts[p][l])
+        row(contexts[p], encoded.numbers[p], samples.texts[p][w], samples.texts[p][l])
         | {"chosen_score": decimal(groups[p][w]), "rejected_score": decimal(groups[p][l])}
         | {"chosen_stopped": samples.stopped[p][w], "rejected_stopped": samples.stopped[p][l], "round": round}
         for p, w, l, _ in picked
+        if samples.texts[p][w].strip() and samples.texts[p][l].strip()
     ]
     columns: dict[str, Tensor] = {"margin": torch.tensor([margin for *_, margin in picked], dtype=torch.float32)}
     people: tuple[str, ...] = ()
@@ -92,13 +95,9 @@ def make_pairs(
     return PairSet(pairs, tuple(rows), len(picked), ties, failed, identical)
 
 
-def row(context: Context, chosen: str, rejected: str) -> dict[str, Any]:
+def row(context: Context, number: int, chosen: str, rejected: str) -> dict[str, Any]:
     """A pair in the ecosystem's format: strings under a string, chat turns under chat turns."""
-    who = {} if context.annotator is None else {"annotator": context.annotator}
-    if isinstance(context.prompt, str):
-        return {"prompt": context.prompt, "chosen": chosen, "rejected": rejected, **who}
-    turn = lambda text: [{"role": "assistant", "content": text}]  # noqa: E731
-    return {"prompt": [dict(t) for t in context.prompt], "chosen": turn(chosen), "rejected": turn(rejected), **who}
+    return as_mapping(Row(number, "pairs", context.prompt, (chosen, rejected), annotator=context.annotator))
 
 
 def decimal(score: Tensor) -> float:
