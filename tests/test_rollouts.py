@@ -161,12 +161,13 @@ def test_pairs_are_the_sampled_ids_and_the_rows_tell_the_same() -> None:
 
 def test_chat_prompts_give_chat_rows_and_annotators_stay_with_their_pairs() -> None:
     turns = ({"role": "user", "content": "Good day?"},)
-    contexts = [Context(turns, annotator="ada"), Context(turns, annotator="ben")]  # pyright: ignore[reportArgumentType]
+    contexts = [Context(turns, annotator="ada"), Context(turns, annotator="ben"), Context("Bad day?")]  # pyright: ignore[reportArgumentType]
     made = rollout(Words(), POLICY, contexts, FunctionJudge(goodness), count=8, limit=8)
     row = made.pairs.rows[0]
     assert row["prompt"] == [dict(turns[0])] and row["chosen"][0]["role"] == "assistant"
-    people = [made.pairs.encoded.annotators[i] for i in made.pairs.encoded.columns["annotator"]]
-    assert people == [row["annotator"] for row in made.pairs.rows] and set(people) == {"ada", "ben"}
+    names = [*made.pairs.encoded.annotators, None]  # −1 is nobody
+    people = [names[int(i)] for i in made.pairs.encoded.columns["annotator"]]
+    assert people == [row.get("annotator") for row in made.pairs.rows] == ["ada", "ben", None]
 
 
 def test_scores_are_written_as_people_write_them() -> None:
@@ -237,7 +238,7 @@ def test_a_round_saved_and_loaded_is_the_same_to_the_last_bit(tmp_path: Path) ->
 def test_a_round_of_another_tokenizer_and_a_file_that_is_no_round_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "round.jsonl"
     a_round().save(path)
-    with pytest.raises(Refusal, match="another tokenizer"):
+    with pytest.raises(Refusal, match="encodes otherwise"):
         Round.load(path, Words(shift=1))
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
     with pytest.raises(Refusal, match="not a whole"):

@@ -71,11 +71,10 @@ def make_pairs(
         if samples.texts[p][w].strip() and samples.texts[p][l].strip()
     ]
     columns: dict[str, Tensor] = {"margin": torch.tensor([margin for *_, margin in picked], dtype=torch.float32)}
-    people: tuple[str, ...] = ()
-    named = [context.annotator for context in contexts if context.annotator is not None]
-    if len(named) == len(contexts):
-        people = tuple(dict.fromkeys(named))
-        columns["annotator"] = torch.tensor([people.index(named[p]) for p, *_ in picked], dtype=torch.long)
+    people = tuple(dict.fromkeys(context.annotator for context in contexts if context.annotator is not None))
+    if people:  # −1 where a prompt has no annotator, as in encoded files
+        place = {None: -1} | {name: i for i, name in enumerate(people)}
+        columns["annotator"] = torch.tensor([place[contexts[p].annotator] for p, *_ in picked], dtype=torch.long)
     reasons = {"all scores equal": ties, "judging failed": failed, "identical responses": identical}
     counted = Accounting(
         read=len(picked) + ties + failed + identical,

@@ -116,8 +116,9 @@ class Round:
         same = len(now) == len(prompts) and all(map(torch.equal, now.contexts, samples.encoded.contexts))
         if not same:
             raise Refusal(
-                f"{path} was sampled with another tokenizer or chat template than this model's: its prompts have other "
-                "ids. Continue it with the model it was made with, or remove it and sample again."
+                f"{path} was sampled with prompts that this model encodes otherwise (another tokenizer, chat template or "
+                "length limit), so its ids would mean other texts. Continue it with the model and settings it was made with, "
+                "or remove it and sample again."
             )
         sampling = Sampling(**about["sampling"])
         pairs = make_pairs(contexts, samples, judgement, sampling.how, about["number"])
