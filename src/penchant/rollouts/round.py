@@ -117,8 +117,8 @@ class Round:
         if not same:
             raise Refusal(
                 f"{path} was sampled with prompts that this model encodes otherwise (another tokenizer, chat template or "
-                "length limit), so its ids would mean other texts. Continue it with the model and settings it was made with, "
-                "or remove it and sample again."
+                "length limit), so its ids would mean other texts. Continue it with the model and settings it was made "
+                "with, or remove it and sample again."
             )
         sampling = Sampling(**about["sampling"])
         pairs = make_pairs(contexts, samples, judgement, sampling.how, about["number"])
