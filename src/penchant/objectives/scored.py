@@ -92,7 +92,7 @@ class Scored:
 
     def against(self, name: str) -> Float[Tensor, "n"]:
         """log π(y | x) − log π_name(y | x) for an anchor given by name."""
-        return self.sum(self.logp - self.anchor(name))
+        return self.sum(wide(self.logp) - wide(self.anchor(name)))
 
     def anchor(self, name: str) -> Float[Tensor, "n steps"]:
         if name not in self.anchors:
