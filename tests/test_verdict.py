@@ -3,8 +3,10 @@ The evidence is made up here; real runs are judged where they are made."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -251,6 +253,70 @@ def test_answers_that_share_an_opening_or_go_far_have_not_collapsed():
     assert finding(online(answers(), far), "collapsed").sentence.startswith("Worth watching: the choice per token fell")
 
 
+def test_a_loop_that_begins_every_answer_is_a_collapse_though_each_answer_goes_on_otherwise():
+    """What the prototype's model said: sixteen words, of which the first ten are "I'm thrilled to share that", twice."""
+    before, rest = answers(12, length=18), answers(12, length=7, score=0.9, kl=1.0, entropy=1.1, seed=4)
+    opening = "I'm thrilled to share that " * 2
+    after = replace(rest, texts=[[opening + t for t in row] for row in rest.texts], lengths=before.lengths)
+    assert judge_run(online(before, after), FAST).word == "collapsed"
+
+
+def pandalm(folder: Path) -> dict[str, dict[str, str]]:
+    """Real answers of five models: instruction → model → answer."""
+    found: dict[str, dict[str, str]] = {}
+    for row in json.loads((folder / "pandalm_human" / "testset-v1.json").read_text()):
+        said = found.setdefault(f"{row['instruction']}\n{row['input']}", {})
+        for name, answer in zip(row["cmp_key"].split("_"), (row["response1"], row["response2"]), strict=True):
+            said[name] = str(answer)
+    return found
+
+
+def test_real_answers_of_different_models_have_not_collapsed_into_each_other(shared_data: Path):
+    by_prompt = pandalm(shared_data)
+    names = sorted({name for said in by_prompt.values() for name in said})
+    for one, other in itertools.combinations(names, 2):
+        both = [said for said in by_prompt.values() if one in said and other in said]
+        assert len(both) > 100
+        before, after = (
+            replace(answers(len(both), seed=1), texts=[[said[name]] for said in both], lengths=[[9]] * len(both))
+            for name in (one, other)
+        )
+        assert "collapsed" not in words(online(before, after))
+
+
+@st.composite
+def odd_samples(draw: st.DrawFn) -> SampleEvidence:
+    """Anything a model and a judge may leave for nine prompts: empty answers, failed judgements, no reference."""
+    texts = draw(
+        st.lists(
+            st.lists(st.sampled_from(["", " ", "a", "a b a b", "今日"]), min_size=2, max_size=2), min_size=9, max_size=9
+        )
+    )
+    number = st.floats(-1e3, 1e3)
+    table = lambda values: draw(st.lists(st.lists(values, min_size=2, max_size=2), min_size=9, max_size=9))  # noqa: E731
+    return SampleEvidence(
+        [str(i) for i in range(9)],
+        texts,
+        table(st.integers(0, 5)),
+        table(st.booleans()),
+        table(number),
+        draw(st.none() | st.just(table(number))),
+        draw(st.none() | st.just(table(st.floats(0, 1e6)))),
+        draw(st.none() | st.just(table(st.none() | number))),
+    )
+
+
+@given(odd_samples(), odd_samples(), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_whatever_a_run_leaves_gets_a_verdict_and_a_table(before: SampleEvidence, after: SampleEvidence, paired: bool):
+    pairs = pair_set(20) if paired else None
+    evidence = online(before, after, pairs_after=pairs, history=[{"kind": "step", "step": 1, "loss": 0.0}])
+    verdict = judge_run(evidence, FAST)
+    assert verdict.word in SEVERITY and verdict.sentence
+    json.dumps(verdict.to_json(), allow_nan=False)
+    assert all(isinstance(cell, str) for row in before_after(evidence, resamples=100) for cell in row.cells)
+
+
 def test_memory_without_learning_is_memorised_and_beside_learning_is_only_said():
     seen = pair_set(200, gain=6, seed=3)
     verdict = judge_run(offline(pair_set(130, gain=0.2, seed=4), train_pairs=seen), FAST)
@@ -305,12 +371,14 @@ def test_unstable_runs_are_told_by_their_history(history: list[dict[str, Any]], 
     "history",
     [
         steps(FALL, [90.0 if i in (3, 40) else 1.0 for i in range(60)]),
+        steps(FALL, [20.0 * 0.9**i for i in range(60)]),
+        steps(FALL, [20.0] * 15 + [5.0 if i % 5 == 0 else 0.01 for i in range(45)]),
         steps([0.693 - 0.004 * i + 0.15 * (-1) ** i for i in range(60)]),
         steps([0.693 + float(e) for e in np.random.default_rng(2).normal(0, 0.1, 200)]),
         steps([0.9, 0.1, 5.0]),
     ],
 )
-def test_two_spikes_noise_and_batches_that_take_turns_are_steady(history: list[dict[str, Any]]):
+def test_two_spikes_fading_gradients_noise_and_batches_that_take_turns_are_steady(history: list[dict[str, Any]]):
     assert judge_run(replace(HEALTHY, history=history), FAST).word == "learned"
 
 

@@ -65,8 +65,8 @@ def _pairs(after: PairEvidence, before: PairEvidence | None, rules: Rules) -> Go
     if n < rules.least_pairs:
         said = f"Only {n} unseen pairs were held out; {rules.least_pairs} are needed to tell learning from luck"
         return Goal(False, False, said, numbers(pairs=n))
-    towards = share(pairs.hits(gains), after.groups, rules.level)
-    gain = mean(gains, after.groups, level=rules.level, resamples=rules.resamples)
+    towards = share(pairs.hits(gains), after.groups)
+    gain = mean(gains, after.groups, resamples=rules.resamples)
     accuracy = pairs.accuracy(after)
     found = numbers(pairs=n, towards_chosen=towards, margin_gain=gain, accuracy=accuracy)
     if before is None or not any(pairs.margins(before)):

@@ -140,7 +140,7 @@ def length_drift(evidence: RunEvidence, rules: Rules) -> Finding:
     found = numbers(tokens_before=old, tokens_after=new, ratio=ratio, stopped_change=ending)
     lengths = f"from {old:.0f} to {new:.0f} tokens ({_percent(ratio)})"
     signs = []
-    if abs(ratio.value - 1) > rules.drift and not ratio.low <= 1 <= ratio.high:
+    if abs(ratio.value - 1) > rules.drift and abs(new - old) >= rules.drift_tokens and not ratio.low <= 1 <= ratio.high:
         signs.append(f"the answers went {lengths}")
     if abs(ending.value) > rules.stopping and not ending.low <= 0 <= ending.high:
         ends = [sum(samples.stopped_by_prompt(e)) / len(e.prompts) for e in (before, after)]

@@ -93,14 +93,15 @@ def _broken(losses: Sequence[float], gradients: Sequence[float]) -> list[str]:
 
 def _spikes(gradients: Sequence[float], rules: Rules) -> list[str]:
     finite = [g for g in gradients if math.isfinite(g)]
-    if len(finite) < rules.least_steps or not (usual := median(finite)):
+    if len(finite) < rules.least_steps:
         return []
+    usual = max(median(finite), median(finite[: len(finite) // 4]))
     spikes = [g for g in finite if g > rules.spike * usual]
     if len(spikes) < max(3, rules.spikes * len(finite)):
         return []
     return [
         f"the gradient norm spiked in {len(spikes)} of {len(finite)} steps "
-        f"(up to {short(max(spikes))}, {short(max(spikes) / usual)} times its median)"
+        f"(up to {short(max(spikes))}; {short(usual)} was usual)"
     ]
 
 

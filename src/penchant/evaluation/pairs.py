@@ -137,8 +137,8 @@ def displacement(before: PairEvidence | None, after: PairEvidence, *, resamples:
         return None
     change = lambda a, b, n: ratio_difference((a, n), (b, n), after.groups, resamples=resamples)  # noqa: E731
     return Displacement(
-        change(began[1], after.logp_chosen, [float(n) for n in after.length_chosen]),
-        change(began[2], after.logp_rejected, [float(n) for n in after.length_rejected]),
+        change(began[1], after.logp_chosen, [max(n, 1.0) for n in after.length_chosen]),
+        change(began[2], after.logp_rejected, [max(n, 1.0) for n in after.length_rejected]),
     )
 
 

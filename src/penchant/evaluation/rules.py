@@ -28,10 +28,9 @@ FAILED = frozenset({"stopped", "interrupted", "unstable", "collapsed", "nothing 
 
 @dataclass(frozen=True)
 class Rules:
-    """When a word holds. The values are conventions, chosen so that a healthy run sets none of them off; each says why."""
+    """When a word holds. The values are conventions, chosen so that a healthy run sets none of them off; each says why.
+    Intervals are at 95 %, so a run that learns nothing is called "learned" in about 2.5 % of cases."""
 
-    level: float = 0.95
-    """Of every interval. A run that learns nothing is called "learned" in at most (1 − level) / 2 of cases."""
     resamples: int = RESAMPLES
     least_pairs: int = 20
     """Held-out pairs below which nothing is said: with 20, even a true 75 % is missed more often than found."""
@@ -51,12 +50,13 @@ class Rules:
     points is the usual price of fitting; one epoch of full fine-tuning stays below it."""
     diversity_lost: float = 0.5
     """Distinct-2 at equal length, after / before, below which the texts have collapsed whatever else is measured: every
-    second different word pair is gone. A changed style or a habit of refusing costs a fifth to a third."""
+    second different word pair is gone. Between the answers of five different 7B models (PandaLM's test set) it is
+    0.87 to 1.15; the habit of one opening phrase costs a fifth to a third."""
     diversity_low: float = 0.7
     """The same, below which a second sign is asked for."""
     repeating: float = 0.15
-    """Rise of the share of 3-grams a text has said before. Prose has 0 to 3 %; "I'm thrilled to share that I'm thrilled
-    to share that" has half."""
+    """Rise of the share of 3-grams a text has said before. Answers of 7B models have 6 to 12 % (PandaLM's test set); "I'm
+    thrilled to share that I'm thrilled to share that" has half."""
     entropy_lost: float = 0.5
     """Nats of choice per token, after / before, that count as a sign of collapse: half the choice is gone."""
     kl_token: float = 0.5
@@ -69,10 +69,13 @@ class Rules:
     both log-probs as a rule (typically some hundredths of a nat per token); this is ten times that."""
     drift: float = 0.25
     """Relative change of length. Below a quarter a reader hardly sees it, and judges' length bias is small."""
+    drift_tokens: float = 3.0
+    """Tokens a drift must come to: "Yes." instead of "Yes" is none."""
     stopping: float = 0.25
     """Change of the share of answers that end by themselves: hides a drift of length behind the limit."""
     spike: float = 10.0
-    """A gradient norm this many times the run's median is a spike."""
+    """A gradient norm this many times the usual one of the first quarter is a spike. The beginning is the measure, since
+    norms fall towards 0 as pairs are learned, and what is usual then is no measure of anything."""
     spikes: float = 0.05
     """Share of steps (at least 3) that may be spikes: clipping takes care of a few."""
     rising: float = 0.05

@@ -86,47 +86,49 @@ def grams(tokens: Sequence[str], n: int) -> list[tuple[str, ...]]:
 def distinct(texts: Iterable[str], n: int) -> float:
     """Distinct-n: different n-grams over all n-grams of all texts together (Li et al. 2016). It falls with the amount
     of text, so compare only equal amounts: see `equal_length`. 0 where no text has n words."""
-    return _distinct([words(t) for t in texts], n)
-
-
-def _distinct(texts: Iterable[Sequence[str]], n: int) -> float:
-    found = Counter(g for tokens in texts for g in grams(tokens, n))
+    found = Counter(g for text in texts for g in grams(words(text), n))
     return len(found) / found.total() if found else 0.0
 
 
-def equal_length(before: SampleEvidence, after: SampleEvidence) -> tuple[list[list[str]], list[list[str]]]:
-    """The texts as words, the k-th answers to a prompt before and after both cut to the shorter of the two: equal
-    numbers of words on both sides, text by text."""
-    one, other = [], []
+Cut = list[tuple[list[str], list[str]]]
+
+
+def equal_length(before: SampleEvidence, after: SampleEvidence) -> list[Cut]:
+    """By prompt, the k-th answers before and after as words, both cut to the shorter of the two: equal numbers of words
+    on both sides, text by text."""
+    out: list[Cut] = []
     for texts_before, texts_after in zip(before.texts, after.texts, strict=True):
-        for a, b in zip(map(words, texts_before), map(words, texts_after), strict=False):
-            n = min(len(a), len(b))
-            one.append(a[:n])
-            other.append(b[:n])
-    return one, other
+        both = [(words(a), words(b)) for a, b in zip(texts_before, texts_after, strict=False)]
+        out.append([(a[: len(b)], b[: len(a)]) for a, b in both])
+    return out
 
 
 def diversity(before: SampleEvidence, after: SampleEvidence, n: int = 2) -> tuple[float, float, Estimate] | None:
     """Distinct-n before and after at equal length, and the change of its logarithm. Distinct-n is no mean, and drawing a
     text twice would lower it, so the interval is a jackknife's over blocks of prompts. None below 30 n-grams."""
-    one, other = equal_length(before, after)
-    if sum(max(len(t) - n + 1, 0) for t in one) < 30:
+    cuts = sorted(equal_length(before, after))  # so that the blocks do not depend on the order of the prompts
+    if _pooled(cuts, 0, n)[1] < 30:
         return None
-    change = lambda a, b: math.log(_distinct(b, n) / _distinct(a, n))  # noqa: E731
-    value, count = change(one, other), min(BLOCKS, len(one))
-    pairs = sorted(zip(one, other, strict=True))  # blocks that do not depend on the order of the prompts
-    left = [
-        change(
-            [a for i, (a, _) in enumerate(pairs) if i % count != k], [b for i, (_, b) in enumerate(pairs) if i % count != k]
-        )
-        for k in range(count)
-        if count > 1
-    ]
-    half = math.inf
-    if len(left) > 1:
-        middle = sum(left) / count
-        half = float(student.ppf(0.975, count - 1)) * math.sqrt((count - 1) / count * sum((v - middle) ** 2 for v in left))
-    return _distinct(one, n), _distinct(other, n), Estimate(value, value - half, value + half, len(one))
+    count = min(BLOCKS, len(cuts))
+    value, spread = _log_change(cuts, n), math.inf
+    left = [[cut for i, cut in enumerate(cuts) if i % count != k] for k in range(count)]
+    if count > 1 and all(_pooled(rest, 0, n)[1] for rest in left):
+        without = [_log_change(rest, n) for rest in left]
+        middle = _mean(without)
+        spread = math.sqrt((count - 1) / count * sum((v - middle) ** 2 for v in without))
+        spread *= float(student.ppf(0.975, count - 1))
+    old, new = (different / every for different, every in (_pooled(cuts, side, n) for side in (0, 1)))
+    return old, new, Estimate(value, value - spread, value + spread, len(cuts))
+
+
+def _pooled(cuts: Iterable[Cut], side: int, n: int) -> tuple[int, int]:
+    """Different n-grams and all n-grams of one side's texts together."""
+    found = Counter(g for cut in cuts for both in cut for g in grams(both[side], n))
+    return len(found), found.total()
+
+
+def _log_change(cuts: Sequence[Cut], n: int) -> float:
+    return math.log(_pooled(cuts, 1, n)[0] / _pooled(cuts, 0, n)[0])
 
 
 def repetition(text: str, n: int = 3) -> float:
