@@ -49,7 +49,7 @@ class Settings(BaseModel):
     # Model
     lora: Count = 0
     """Rank of a new LoRA adapter; 0 trains all weights."""
-    lora_alpha: Above | None = None
+    lora_alpha: Whole | None = None
     """Scale of the adapter's update; unset: twice the rank."""
     lora_targets: str = "all-linear"
     """Modules that get an adapter, comma-separated, in peft's words."""

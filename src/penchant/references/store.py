@@ -14,8 +14,8 @@ from torch import Tensor
 from penchant.files import write
 from penchant.objectives.scored import masks
 
-PART = 256
-"""Responses in one file: what a kill can cost at most."""
+PART = 128
+"""Rows in one file, and so the most that a kill can cost."""
 
 
 class Store:

@@ -1,0 +1,112 @@
+"""The folder a run lives in: what it is, how far it got, what it left. A folder that holds another run is not touched."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from penchant.errors import Refusal
+from penchant.files import read_json, write, write_json
+from penchant.words import brief
+
+OURS = ("run.json", "metrics.jsonl", "checkpoints", "rounds", "before.json", "evidence.json", "verdict.json", "report.html")
+
+
+class RunFolder:
+    """Paths and small files of one run."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.checkpoints = self.path / "checkpoints"
+        self.rounds = self.path / "rounds"
+        self.model = self.path / "model"
+        self.metrics = self.path / "metrics.jsonl"
+        self.pairs = self.path / "pairs.jsonl"
+        self.evidence = self.path / "evidence.json"
+        self.verdict = self.path / "verdict.json"
+        self.report = self.path / "report.html"
+        self.stopped = self.path / "stopped"
+        self.before = self.path / "before.json"
+        self._run = self.path / "run.json"
+
+    @property
+    def finished(self) -> bool:
+        return self.evidence.exists()
+
+    def claim(self, identity: Mapping[str, Any], overwrite: bool) -> bool:
+        """Takes the folder for this run. True if it holds the same run already, which then goes on; a different run is
+        refused, with what differs, unless it may be overwritten."""
+        if self.path.exists() and not self.path.is_dir():
+            raise Refusal(f"output {str(self.path)!r} is a file; give a folder.")
+        if self._run.exists():
+            there = read_json(self._run)["identity"]
+            if there == dict(identity) and not overwrite:
+                return True
+            if not overwrite:
+                raise Refusal(
+                    f"output {str(self.path)!r} holds a different run ({differences(there, identity)}). "
+                    "Give another folder, or --overwrite to replace it."
+                )
+            self._clear()
+        elif self.path.is_dir() and any(self.path.iterdir()) and not overwrite:
+            raise Refusal(
+                f"output {str(self.path)!r} is not empty and holds no run of penchant. Give a new folder, or "
+                "--overwrite to use this one (files of other names are left alone)."
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.record(identity, {})
+        return False
+
+    def _clear(self) -> None:
+        for name in (*OURS, "model", "pairs.jsonl", "stopped"):
+            path = self.path / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+    def record(self, identity: Mapping[str, Any], choices: Mapping[str, Any]) -> None:
+        """Writes what this run is and what was found at start-up."""
+        write_json(self._run, {"identity": dict(identity), "choices": dict(choices)})
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        """What was found at start-up, kept so that a resumed run computes as it began."""
+        return read_json(self._run)["choices"]
+
+    def add(self, line: Mapping[str, Any]) -> None:
+        """Appends one line to metrics.jsonl."""
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+
+    def history(self, until: int | None = None) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl; a last line cut short by a kill is left out. With `until`, later steps are
+        removed from the file: they will be taken again."""
+        if not self.metrics.exists():
+            return []
+        lines = []
+        for text in self.metrics.read_text(encoding="utf-8").splitlines():
+            try:
+                lines.append(json.loads(text))
+            except json.JSONDecodeError:
+                break
+        if until is not None:
+            lines = [line for line in lines if line["step"] <= until]
+            write(self.metrics, "".join(json.dumps(line) + "\n" for line in lines))
+        return lines
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """What differs between two runs' identities, in words."""
+    said = []
+    for name in sorted(set(there) | set(here)):
+        a, b = there.get(name), here.get(name)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            inner = differences(a, b)
+            said += [inner] if inner else []
+        elif a != b:
+            said.append(f"{name}: {brief(a)} there, {brief(b)} here")
+    return "; ".join(said)

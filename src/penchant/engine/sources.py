@@ -1,0 +1,135 @@
+"""Rows with their reference log-probs, ready for the loop, and the plainest source of them: a file. Sampled rounds are the
+other source, in rounds.py; the loop cannot tell them apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from penchant.domains.base import Domain, Encoded
+from penchant.engine.batching import micro_batches, strangers
+from penchant.engine.metrics import reduced
+from penchant.engine.precision import Precision
+from penchant.engine.settings import Settings
+from penchant.engine.step import Material
+from penchant.errors import Refusal
+from penchant.objectives.base import Objective
+from penchant.references.store import Store, fill
+
+Progress = Callable[[str, int, int], None]
+"""What is being done, how far it is, of how much."""
+
+
+class Scorer:
+    """Scores rows without gradient, as the policy or as its reference, in micro-batches."""
+
+    def __init__(
+        self,
+        domain: Domain,
+        policy: nn.Module,
+        precision: Precision,
+        device: torch.device,
+        budget: int,
+        as_reference: Callable[[], Any] | None,
+        start: Callable[[], nn.Module],
+    ) -> None:
+        self.domain, self.policy, self.precision, self.device, self.budget = domain, policy, precision, device, budget
+        self.moved = False
+        """Whether the policy has left its start; until then it is its own reference."""
+        self._as_reference, self._start = as_reference, start
+        self._copy: nn.Module | None = None
+
+    def now(self, encoded: Encoded) -> Tensor:
+        """log π of every response, [n, steps]."""
+        return self._score(self.policy, encoded)
+
+    def at_start(self, encoded: Encoded) -> Tensor:
+        """log π_ref of every response, [n, steps]: the policy without its adapter, or as it was when the run began."""
+        if self._as_reference is not None:
+            with self._as_reference():
+                return self.now(encoded)
+        if not self.moved:
+            return self.now(encoded)
+        if self._copy is None:
+            self._copy = self._start().requires_grad_(False).to(self.device)
+        return self._score(self._copy, encoded)
+
+    def _score(self, policy: nn.Module, encoded: Encoded) -> Tensor:
+        with torch.no_grad(), self.precision.forward(self.device):
+            return self.domain.score(policy, encoded).logp
+
+
+class Anchors:
+    """Makes Material of encoded rows: their reference log-probs and mismatched responses, as far as the objective asks."""
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        objective: Objective,
+        settings: Settings,
+        accelerator: Accelerator,
+        cache: Path,
+        progress: Progress,
+    ) -> None:
+        self.scorer, self.objective, self.settings, self.accelerator = scorer, objective, settings, accelerator
+        self.cache, self.progress = cache, progress
+
+    def material(self, rows: Encoded, title: str) -> Material:
+        needs = self.objective.needs
+        unknown = needs.anchors - {"ref"}
+        if unknown:
+            raise Refusal(f"{self.objective!r} is held against {', '.join(sorted(unknown))}; this run provides only ref.")
+        missing = needs.columns - set(rows.columns)
+        if missing:
+            have = ", ".join(sorted(rows.columns)) or "none"
+            raise Refusal(f"{self.objective!r} needs the column {', '.join(sorted(missing))}; the data has: {have}.")
+        ref = self.stored(rows, title) if "ref" in needs.anchors else None
+        if not needs.mismatched:
+            return Material(rows, ref)
+        other = strangers([c.numpy().tobytes() for c in rows.contexts], self.settings.seed)
+        if not other:
+            raise Refusal(
+                f"{self.objective!r} compares prompts with other rows' responses, but all {len(rows)} rows have one prompt."
+            )
+        mixed = self.scorer.domain.recombine(rows, range(len(rows)), other)
+        return Material(rows, ref, mixed, self.stored(mixed, f"{title}, mismatched") if ref is not None else None)
+
+    def stored(self, rows: Encoded, title: str) -> Store:
+        """log π_ref of the rows, from the cache or computed now."""
+        store = Store(rows.counts, rows.lengths, rows.keys)
+        sizes = rows.sizes
+
+        def groups(missing: Sequence[int]) -> list[list[int]]:
+            return [
+                [missing[k] for k in group] for group in micro_batches([sizes[i] for i in missing], self.settings.tokens)
+            ]
+
+        fill(
+            store,
+            lambda some: self.scorer.at_start(rows.select(some)),
+            groups,
+            folder=self.cache,
+            gather=lambda x: reduced(self.accelerator, x.to(self.accelerator.device)).cpu(),
+            rank=self.accelerator.process_index,
+            world=self.accelerator.num_processes,
+            progress=lambda done, total: self.progress(f"reference, {title}", done, total),
+        )
+        return store
+
+
+class FromFile:
+    """Rows that are there: one phase."""
+
+    phases = 1
+
+    def __init__(self, rows: Encoded, anchors: Anchors) -> None:
+        self.rows = rows
+        self._material = anchors.material(rows, "training rows")
+
+    def material(self, phase: int, step: int) -> Material:
+        return self._material

@@ -1,0 +1,102 @@
+"""`align`: one call from a model, data and an objective to an aligned model and the truth about it. What happens inside is
+in `running/`; this file loads nothing until it is called."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from penchant.engine.folder import RunFolder
+from penchant.engine.settings import Settings
+from penchant.errors import Refusal
+from penchant.files import read_json
+
+if TYPE_CHECKING:
+    from penchant.evaluation.evidence import RunEvidence
+    from penchant.evaluation.verdict import Verdict
+    from penchant.objectives.base import Objective
+    from penchant.rewards.base import Judge
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that has ended."""
+
+    folder: Path
+    evidence: RunEvidence
+    verdict: Verdict
+
+    @property
+    def model(self) -> Path:
+        """The aligned model, in the ecosystem's own format."""
+        return self.folder / "model"
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl."""
+        return self.evidence.history
+
+    @property
+    def report(self) -> Path:
+        """The page to open."""
+        return self.folder / "report.html"
+
+    @property
+    def pairs(self) -> Path | None:
+        """The preferences an on-policy run made."""
+        path = self.folder / "pairs.jsonl"
+        return path if path.exists() else None
+
+    @property
+    def interrupted(self) -> bool:
+        return self.evidence.stopped_by == "interrupted"
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Run:
+        """A run that was finished earlier, judged from its evidence."""
+        from penchant.evaluation.evidence import RunEvidence
+        from penchant.evaluation.verdict import judge_run
+
+        place = RunFolder(folder)
+        if not place.finished:
+            raise Refusal(f"{str(folder)!r} holds no finished run; the command that began it goes on with it.")
+        evidence = RunEvidence.from_json(read_json(place.evidence))
+        return cls(place.path, evidence, judge_run(evidence))
+
+
+def align(
+    model: str | Path,
+    data: Any,
+    objective: Objective | str = "DPO(beta=0.1)",
+    *,
+    output: str | Path,
+    judge: Judge | str | None = None,
+    unseen: Any = None,
+    quiet: bool = False,
+    **settings: Any,
+) -> Run:
+    """Aligns a model and judges what came of it.
+
+    model: a folder, a hub id or "smollm2". data: feedback (a file, a hub id, rows), or prompts where `rounds` is set.
+    objective: an objective, or as it is written. judge: who scores samples, needed for on-policy rounds; it also scores
+    the samples taken before and after. unseen: rows to judge the run on, instead of a share of the data. settings: the
+    fields of penchant.engine.settings.Settings. The same call on the same output goes on where it stopped.
+
+    Raises Refusal for input it will not run on, StoppedRun where numbers cannot be trusted.
+    """
+    chosen = Settings.of(settings)
+    from penchant.objectives.reader import read
+    from penchant.rewards.naming import load_judge
+    from penchant.running.align import Alignment
+    from penchant.running.voice import Voice
+
+    written = read(objective) if isinstance(objective, str) else objective
+    judging = load_judge(judge) if isinstance(judge, str) else judge
+    voice = Voice(quiet)
+    alignment = Alignment(str(model), data, written, Path(output), judging, unseen, chosen, voice)
+    with voice:
+        evidence, verdict = alignment.run()
+    run = Run(Path(output), evidence, verdict)
+    voice.summary(run.evidence, run.verdict, {"model": run.model, "report": run.report, "pairs": run.pairs})
+    return run

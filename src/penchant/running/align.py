@@ -1,0 +1,327 @@
+"""One run from start to end: claim the folder, load, prepare, measure, train, measure again, judge, save, report. Each stage
+is a few lines; the work is done in the rooms below."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+
+from penchant import __version__
+from penchant.domains.models import Loaded, LoRA, load
+from penchant.domains.policy import reference_of
+from penchant.engine import checkpoint
+from penchant.engine.checkpoint import Position
+from penchant.engine.folder import RunFolder
+from penchant.engine.loop import Job, train
+from penchant.engine.precision import Precision, choose
+from penchant.engine.rounds import FromRounds
+from penchant.engine.settings import Settings
+from penchant.engine.sources import Anchors, FromFile, Scorer
+from penchant.engine.step import Outcome
+from penchant.errors import Refusal, StoppedRun
+from penchant.evaluation.evidence import PairEvidence, RunEvidence, SampleEvidence
+from penchant.evaluation.pairs import accuracy, margin
+from penchant.evaluation.verdict import Verdict, judge_run
+from penchant.files import cache_folder, fingerprint, read_json, whole_folder, write, write_json
+from penchant.objectives.base import Objective
+from penchant.objectives.scored import Pairs
+from penchant.report.card import model_card
+from penchant.report.page import render
+from penchant.rewards.base import Judge
+from penchant.running.measure import Measure
+from penchant.running.prepare import Prepared, prepare
+from penchant.running.voice import Voice
+
+TRAIN_PAIRS = 256
+"""Trained pairs that are scored again at the end, to see what was memorised."""
+
+
+class Alignment:
+    """A run under way."""
+
+    def __init__(
+        self,
+        model: str,
+        data: Any,
+        objective: Objective,
+        output: Path,
+        judge: Judge | None,
+        unseen: Any,
+        settings: Settings,
+        voice: Voice,
+    ) -> None:
+        self.model, self.data, self.objective, self.judge, self.unseen = model, data, objective, judge, unseen
+        self.settings, self.voice, self.folder = settings, voice, RunFolder(output)
+        self.started = time.perf_counter()
+        consistent(objective, settings, judge)
+        torch.set_num_threads(settings.threads or os.cpu_count() or 1)
+        self.accelerator = Accelerator(log_with=list(settings.trackers) or None, project_dir=str(output))
+
+    def run(self) -> tuple[RunEvidence, Verdict]:
+        """Everything, in order. A run that was finished already is only judged again."""
+        loaded = self._load()
+        loaded.policy.to(self.accelerator.device)
+        prepared = prepare(self.data, self.unseen, loaded.domain, self.objective, self.settings)
+        for note in prepared.notes:
+            self.voice.say(note)
+        self.voice.account(prepared.about)
+
+        resumed = self._claim(loaded, prepared)
+        if self.folder.finished:
+            self.voice.say(f"{self.folder.path} holds this run, finished: nothing is left to do.")
+            evidence = RunEvidence.from_json(read_json(self.folder.evidence))
+            return evidence, judge_run(evidence)
+        precision, choices = self._choices(loaded, resumed)
+
+        scorer = self._scorer(loaded, precision)
+        scorer.moved = checkpoint.latest(self.folder.checkpoints) is not None
+        cache = cache_folder() / "references" / fingerprint(loaded.source["fingerprint"], precision.name, precision.matmul)
+        anchors = Anchors(scorer, self.objective, self.settings, self.accelerator, cache, self.voice.progress)
+        measure = Measure(anchors, self.objective, self.settings, self.judge)
+        pairs_before, samples_before = self._before(measure, prepared)
+
+        if prepared.train is not None:
+            source = FromFile(prepared.train, anchors)
+        else:
+            assert self.judge is not None
+            source = FromRounds(prepared.prompts, self.judge, anchors, self.settings, self.folder)
+        stopped = self._train(loaded, source, scorer, measure, prepared, precision)
+
+        evidence = RunEvidence(
+            settings=self._asked(),
+            choices=choices,
+            data=prepared.about,
+            history=self.folder.history(),
+            pairs_before=pairs_before,
+            samples_before=samples_before,
+            seconds=time.perf_counter() - self.started,
+            stopped_by=stopped,
+        )
+        if stopped is None:
+            trained = prepared.train if prepared.train is not None else source.material(source.phases - 1, 0).rows
+            some = trained.select(range(min(len(trained), TRAIN_PAIRS))) if trained.data is Pairs else None
+            evidence = replace(
+                evidence,
+                train_pairs=measure.pairs(some, "trained pairs"),
+                pairs_after=measure.pairs(prepared.held_pairs, "held-out pairs"),
+                samples_after=measure.samples(prepared.held_prompts),
+                seconds=time.perf_counter() - self.started,
+            )
+        return evidence, self._leave(loaded, evidence)
+
+    # --- stages
+
+    def _load(self) -> Loaded:
+        settings = self.settings
+        self.voice.say(f"loading {self.model}")
+        set_seed(settings.seed)  # a new adapter's first values
+        lora = None
+        if settings.lora:
+            targets = settings.lora_targets
+            named = targets if targets == "all-linear" else tuple(t.strip() for t in targets.split(","))
+            lora = LoRA(settings.lora, settings.lora_alpha or 2 * settings.lora, named)
+        return load(
+            self.model,
+            lora=lora,
+            revision=settings.revision,
+            allow_bin=settings.allow_bin,
+            template=settings.template,
+            max_length=settings.max_length,
+            too_long=settings.too_long,
+        )
+
+    def _asked(self) -> dict[str, Any]:
+        """What was asked, as it is written."""
+        return {
+            "model": self.model,
+            "data": str(self.data) if isinstance(self.data, str | Path) else "rows given in Python",
+            "objective": repr(self.objective),
+            "judge": self.judge.name if self.judge is not None else None,
+            "output": str(self.folder.path),
+            **self.settings.model_dump(mode="json"),
+        }
+
+    def _claim(self, loaded: Loaded, prepared: Prepared) -> bool:
+        """Takes the folder; True where it holds this very run, which goes on."""
+        identity = {
+            "model": loaded.source["fingerprint"],
+            "data": prepared.about["fingerprint"],
+            "objective": repr(self.objective),
+            "judge": self.judge.name if self.judge is not None else None,
+            "settings": self.settings.identity(),
+        }
+        resumed = False
+        if self.accelerator.is_main_process:
+            resumed = self.folder.claim(identity, self.settings.overwrite)
+            if resumed and not self.folder.finished:
+                self.voice.say(f"{self.folder.path} holds this run, unfinished: going on from its last checkpoint.")
+        self.accelerator.wait_for_everyone()
+        self.identity = identity
+        return resumed
+
+    def _choices(self, loaded: Loaded, resumed: bool) -> tuple[Precision, dict[str, Any]]:
+        """How this run computes: measured at its first start, the same ever after."""
+        there = self.folder.choices if resumed else {}
+        if there:
+            precision = Precision(**there["precision"])
+            torch.set_num_threads(there["threads"])
+        else:
+            precision = choose(self.settings.precision, self.accelerator.device)
+        precision.apply()
+        parameters = dict(loaded.policy.named_parameters())
+        choices = there or {
+            "precision": precision.to_json(),
+            "device": str(self.accelerator.device),
+            "processes": self.accelerator.num_processes,
+            "threads": torch.get_num_threads(),
+            "model": loaded.source,
+            "parameters": sum(p.numel() for p in parameters.values()),
+            "trained_parameters": sum(p.numel() for _, p in loaded.policy.named_trainable()),
+            "versions": versions(),
+        }
+        if self.accelerator.is_main_process and not there:
+            self.folder.record(self.identity, choices)
+        self.voice.say(
+            f"precision {precision}; {choices['trained_parameters']:,} of {choices['parameters']:,} parameters train; "
+            f"device {choices['device']}, {choices['threads']} threads"
+        )
+        return precision, choices
+
+    def _scorer(self, loaded: Loaded, precision: Precision) -> Scorer:
+        return Scorer(
+            loaded.domain,
+            loaded.policy,
+            precision,
+            self.accelerator.device,
+            self.settings.tokens,
+            reference_of(loaded.policy),
+            lambda: self._load().policy,
+        )
+
+    def _before(self, measure: Measure, prepared: Prepared) -> tuple[PairEvidence | None, SampleEvidence | None]:
+        """The start model's numbers, measured once and kept for a resumed run."""
+        if self.folder.before.exists():
+            there = RunEvidence.from_json(read_json(self.folder.before))
+            return there.pairs_before, there.samples_before
+        if measure.anchors.scorer.moved:
+            raise Refusal(f"{self.folder.path} has checkpoints but no before.json; start it anew with --overwrite.")
+        pairs = measure.pairs(prepared.held_pairs, "held-out pairs")
+        samples = measure.samples(prepared.held_prompts)
+        if self.accelerator.is_main_process:
+            there = RunEvidence({}, {}, {}, pairs_before=pairs, samples_before=samples)
+            write_json(self.folder.before, there.to_json())
+        return pairs, samples
+
+    def _train(
+        self,
+        loaded: Loaded,
+        source: FromFile | FromRounds,
+        scorer: Scorer,
+        measure: Measure,
+        prepared: Prepared,
+        precision: Precision,
+    ) -> str | None:
+        """The loop. The sentence a run was stopped with goes into its evidence before it is raised."""
+        wrapped: Any = self.accelerator.prepare(loaded.policy) if self.accelerator.num_processes > 1 else loaded.policy
+        if self.settings.trackers:
+            self.accelerator.init_trackers("penchant", config={"objective": repr(self.objective)})
+
+        def report(position: Position, planned: int, outcome: Outcome | None) -> None:
+            scorer.moved = True
+            self.voice.step(position, planned, source.phases, outcome)
+
+        def evaluate(step: int) -> dict[str, float]:
+            found = measure.pairs(prepared.held_pairs, "held-out pairs")
+            assert found is not None
+            right = accuracy(found)
+            return {
+                "accuracy": right.value,
+                "accuracy/low": right.low,
+                "accuracy/high": right.high,
+                "margin": margin(found).value,
+                "logp/chosen": sum(found.logp_chosen) / sum(found.length_chosen),
+                "logp/rejected": sum(found.logp_rejected) / sum(found.length_rejected),
+            }
+
+        job = Job(
+            wrapped,
+            loaded.policy,
+            loaded.domain,
+            self.objective,
+            source,
+            self.settings,
+            self.accelerator,
+            precision,
+            self.folder,
+            evaluate=evaluate if self.settings.evaluate_every and prepared.held_pairs is not None else None,
+            report=report,
+        )
+        try:
+            stopped = train(job)
+            scorer.moved = True
+            return stopped
+        except StoppedRun as error:
+            self.voice.say(f"stopped: {error}")
+            raise
+        finally:
+            self.accelerator.end_training()
+
+    def _leave(self, loaded: Loaded, evidence: RunEvidence) -> Verdict:
+        """What the run leaves: the model with its card, the evidence, the verdict and the report. An interrupted run leaves
+        its checkpoint alone."""
+        if not self.settings.report_samples:
+            evidence = without_texts(evidence)
+        verdict = judge_run(evidence)
+        if evidence.stopped_by is not None or not self.accelerator.is_main_process:
+            return verdict
+        with whole_folder(self.folder.model) as draft:
+            loaded.policy.save(draft)
+            (draft / "README.md").write_text(model_card(evidence, verdict), encoding="utf-8")
+        write(self.folder.report, render(evidence, verdict, samples=self.settings.report_samples))
+        write_json(self.folder.verdict, verdict.to_json())
+        write_json(self.folder.evidence, evidence.to_json())  # last: it marks the run as finished
+        return verdict
+
+
+def consistent(objective: Objective, settings: Settings, judge: Judge | None) -> None:
+    """Refuses settings that contradict each other before anything is loaded."""
+    if settings.rounds and judge is None:
+        raise Refusal(f"rounds={settings.rounds} samples responses, and somebody must judge them: give --judge.")
+    if settings.rounds and settings.steps is not None:
+        raise Refusal("steps counts steps over a file; on-policy runs are counted in rounds and epochs. Leave --steps out.")
+    if objective.needs.mismatched and settings.batch < 2:
+        raise Refusal(
+            f"batch={settings.batch}: {objective!r} estimates a KL from other rows' responses in the step, so it needs at "
+            "least 2 rows; KTO's authors use 32."
+        )
+
+
+def without_texts(evidence: RunEvidence) -> RunEvidence:
+    """The evidence with every prompt and response left out; numbers stay."""
+
+    def bare(samples: SampleEvidence | None) -> SampleEvidence | None:
+        if samples is None:
+            return None
+        return replace(
+            samples,
+            prompts=[f"prompt {i + 1}" for i in range(len(samples.prompts))],
+            texts=[["" for _ in t] for t in samples.texts],
+        )
+
+    return replace(evidence, samples_before=bare(evidence.samples_before), samples_after=bare(evidence.samples_after))
+
+
+def versions() -> dict[str, str]:
+    """The versions that decide numbers."""
+    from importlib.metadata import version
+
+    names = ("torch", "transformers", "accelerate", "peft", "datasets")
+    return {"penchant": __version__, "python": platform.python_version(), **{name: version(name) for name in names}}

@@ -1,0 +1,87 @@
+"""A model's numbers as evidence: held-out pairs scored, prompts answered and judged. The same function measures before and
+after, so the two differ by the model alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from penchant.domains.base import Encoded
+from penchant.engine.batching import micro_batches
+from penchant.engine.settings import Settings
+from penchant.engine.sources import Anchors
+from penchant.evaluation.evidence import PairEvidence, SampleEvidence
+from penchant.evaluation.pairs import pair_evidence
+from penchant.evaluation.samples import sample_evidence
+from penchant.objectives.base import Objective, rewards
+from penchant.objectives.scored import Pairs, Scored, masks
+from penchant.references.store import Store
+from penchant.rewards.base import Context, Judge
+from penchant.rollouts.round import judged
+
+
+class Measure:
+    """Scores pairs and samples of one run, always in the same way."""
+
+    def __init__(self, anchors: Anchors, objective: Objective, settings: Settings, judge: Judge | None) -> None:
+        self.anchors, self.objective, self.settings, self.judge = anchors, objective, settings, judge
+        self._stores: dict[int, Store] = {}
+
+    def pairs(self, rows: Encoded | None, title: str) -> PairEvidence | None:
+        """The policy's rewards and log-probs on pairs; None where there are none, or the objective has no reward."""
+        if rows is None or not rewards(self.objective):
+            return None
+        store = self._stores.get(id(rows))
+        if store is None:
+            store = self._stores[id(rows)] = self.anchors.stored(rows, title)
+        ref = store(range(len(rows)))
+        # A policy that has not moved is its own reference: what is stored is what it would say.
+        logp = self._all(rows, self.anchors.scorer.now) if self.anchors.scorer.moved else ref
+        batch = rows.batch(Scored(logp, masks(rows.lengths), ref))
+        assert isinstance(batch, Pairs)
+        seen: dict[bytes, int] = {}
+        groups = [seen.setdefault(c.numpy().tobytes(), len(seen)) for c in rows.contexts]
+        return pair_evidence(self.objective, [batch], rows.numbers, groups)
+
+    def samples(self, contexts: Sequence[Context]) -> SampleEvidence | None:
+        """The policy's answers to prompts, judged; the seed is the same at every call."""
+        if not contexts:
+            return None
+        scorer, settings, judge = self.anchors.scorer, self.settings, self.judge
+        self.anchors.progress("answering held-out prompts", 0, 1)
+        samples = scorer.domain.sample(
+            scorer.policy,
+            [context.prompt for context in contexts],
+            count=settings.sample_count,
+            limit=settings.limit,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            seed=settings.seed + 7,
+        )
+        y = samples.logp
+        ref = Scored(self._all(samples.encoded, scorer.at_start).to(y.logp), y.mask)
+        judgement = judged(judge, contexts, samples) if judge is not None else None
+        self.anchors.progress("answering held-out prompts", 1, 1)
+        prompts = [shown(context) for context in contexts]
+        return sample_evidence(samples, ref, judgement, prompts, judge.name if judge is not None else None)
+
+    def _all(self, rows: Encoded, score: Callable[[Encoded], Tensor]) -> Tensor:
+        """log π of all responses, [n, steps], scored in micro-batches."""
+        out = torch.zeros(len(rows.lengths), max(rows.lengths))
+        starts = [0]
+        for n in rows.counts:
+            starts.append(starts[-1] + n)
+        for group in micro_batches(rows.sizes, self.settings.tokens):
+            logp = score(rows.select(group)).cpu()
+            places = [j for i in group for j in range(starts[i], starts[i + 1])]
+            out[places, : logp.shape[1]] = logp
+        return out
+
+
+def shown(context: Context) -> str:
+    """A prompt as one text: the string itself, or its turns by name."""
+    if isinstance(context.prompt, str):
+        return context.prompt
+    return "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in context.prompt)

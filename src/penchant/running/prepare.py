@@ -1,0 +1,134 @@
+"""From sources of feedback to what a run trains on and what it is judged on. Every row is accounted for; a prompt is on one
+side only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from penchant.domains.base import Domain, Encoded
+from penchant.engine.settings import Settings
+from penchant.errors import Refusal
+from penchant.feedback import Source, convert, open_source, split
+from penchant.feedback.records import Accounting, Kind, Row
+from penchant.objectives.base import Objective, kinds_of
+from penchant.objectives.scored import Batch, Labelled, Lists, Pairs
+from penchant.rewards.base import Context
+
+KINDS: dict[type[Batch], Kind] = {Pairs: "pairs", Labelled: "labelled", Lists: "lists"}
+"""The rows each batch is made of."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run has to work with."""
+
+    train: Encoded | None
+    """Rows to train on; None for an on-policy run."""
+    prompts: tuple[Context, ...]
+    """Prompts to sample in rounds; empty for a run on a file."""
+    held_pairs: Encoded | None
+    """Pairs whose prompts are not trained on; None where the data has no pairs."""
+    held_prompts: tuple[Context, ...]
+    """Prompts to answer before and after."""
+    about: dict[str, Any]
+    """source, fingerprint, format, accounting, counts: what the evidence says of the data."""
+    notes: tuple[str, ...]
+    """What was done to the rows on the way, for the terminal."""
+
+
+def prepare(data: Any, unseen: Any, domain: Domain, objective: Objective, settings: Settings) -> Prepared:
+    """Reads, splits and encodes. Refuses data that does not fit the objective, and a loss of rows over the allowed share."""
+    source = open_source(data, on_problem=settings.bad_rows)
+    notes = list(source.notes)
+    if unseen is None:
+        train, held = split(source, held_share(settings.held_out), settings.seed)
+        train_rows, held_rows = source.rows(train), list(source.rows(held))
+        counts = {"train": len(train), "held_out": len(held)}
+    else:
+        other = open_source(unseen, on_problem=settings.bad_rows)
+        shared = set(source.prompt_keys) & set(other.prompt_keys)
+        if shared:
+            raise Refusal(
+                f"{len(shared)} prompts of the unseen rows {other.name!r} are also in {source.name!r}; remove them."
+            )
+        train_rows, held_rows = iter(source), list(other)
+        counts = {"train": len(source), "held_out": len(other)}
+
+    encoded, prompts = None, ()
+    accounting = Accounting(read=len(source), kept=len(source))
+    if settings.rounds:
+        prompts = _contexts(train_rows)
+    else:
+        encoded = domain.encode(_fitting(train_rows, source.kind, objective, notes))
+        accounting = encoded.accounting
+    _enough(source, accounting, settings)
+    held_pairs = _held_pairs(held_rows, domain)
+    about = {
+        "source": source.name,
+        "fingerprint": source.fingerprint,
+        "revision": source.revision,
+        "format": source.format,
+        "accounting": {
+            **asdict(accounting),
+            "examples": [str(p) for p in accounting.examples],
+            "unreadable": source.dropped,
+        },
+        **counts,
+    }
+    held_prompts = _contexts(held_rows)[: settings.sample_prompts]
+    return Prepared(encoded, prompts, held_pairs, held_prompts, about, tuple(notes))
+
+
+def held_share(held_out: float) -> float | int:
+    """A share below 1, a number of prompts from 1 on."""
+    return held_out if held_out < 1 else round(held_out)
+
+
+def _fitting(rows: Iterable[Row], kind: Kind, objective: Objective, notes: list[str]) -> Iterable[Row]:
+    """The rows as the objective takes them."""
+    takes = [KINDS[batch] for batch in kinds_of(objective) if batch in KINDS]
+    if kind in takes:
+        return rows
+    if kind == "prompts":
+        raise Refusal(
+            f"the data has prompts only, but {objective!r} learns from {' or '.join(takes)}. Set --rounds and --judge to make "
+            "pairs by sampling, or give rows with responses."
+        )
+    for wanted in takes:
+        if (kind, wanted) in (("pairs", "labelled"), ("lists", "pairs")):
+            notes.append(f"{kind} read as {wanted} rows, which is what {objective!r} takes")
+            return convert(rows, wanted)
+    raise Refusal(f"the data has {kind} rows, but {objective!r} learns from {' or '.join(takes)}.")
+
+
+def _held_pairs(rows: Sequence[Row], domain: Domain) -> Encoded | None:
+    """The held-out rows as pairs, where they are pairs or lists."""
+    if not rows or rows[0].kind not in ("pairs", "lists"):
+        return None
+    encoded = domain.encode(rows if rows[0].kind == "pairs" else convert(rows, "pairs"))
+    return encoded if len(encoded) else None
+
+
+def _contexts(rows: Iterable[Row]) -> tuple[Context, ...]:
+    """Each prompt once, in the rows' order."""
+    found: dict[str, Context] = {}
+    for row in rows:
+        found.setdefault(repr(row.prompt), Context(row.prompt, row.annotator))
+    return tuple(found.values())
+
+
+def _enough(source: Source, accounting: Accounting, settings: Settings) -> None:
+    """Stops where too many rows were lost, or all of them."""
+    unreadable = sum(source.dropped.values())
+    read = accounting.read + unreadable
+    lost = accounting.lost + unreadable
+    examples = "".join(f"\n  {problem}" for problem in (*source.accounting.examples, *accounting.examples)[:3])
+    if accounting.kept == 0:
+        raise Refusal(f"no row of {source.name!r} is left to train on: {accounting}.{examples}")
+    if lost > settings.allow_lost * read:
+        raise Refusal(
+            f"{lost:,} of {read:,} rows would be lost ({lost / read:.1%}; {settings.allow_lost:.1%} is allowed): {accounting}."
+            f"{examples}\nRaise --max-length, use --too-long truncate, or allow it with --allow-lost {lost / read + 0.005:.2f}."
+        )

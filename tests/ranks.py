@@ -1,0 +1,44 @@
+"""One rank of the test that two ranks equal one. Run by torchrun; it writes gradients, states and losses of single steps."""
+
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import torch
+from accelerate import Accelerator
+
+from penchant.engine.step import Step
+from penchant.objectives import DPO, KTO, NLL, Labelled, Pairs
+from penchant.objectives.base import zeros
+from test_engine import FP32, Sorted, material
+from toy import Numbers, Table, rows
+
+torch.set_num_threads(1)
+accelerator = Accelerator(cpu=True)
+out = {}
+for objective in (DPO() + 0.3 * NLL(reduction="token"), KTO(), Sorted()):
+    encoded = rows(7, Labelled if isinstance(objective, KTO) else Pairs)
+    for budget in (15, 10_000):  # 10,000: one micro-batch, so that the second rank has none
+        table = Table()
+        policy = accelerator.prepare(table) if accelerator.num_processes > 1 else table
+        step = Step(
+            policy,
+            Numbers(),
+            objective,
+            torch.optim.SGD(table.parameters(), lr=0.1),
+            accelerator,
+            FP32,
+            tokens=budget,
+            clip=1e9,
+        )
+        outcome = step(material(encoded, objective), list(range(7)), zeros(objective))
+        name = f"{objective!r} {budget}"
+        out[name] = [*table.table.detach().flatten().tolist(), outcome.loss, outcome.grad_norm]
+        out[f"{name} state"] = [float(x) for x in outcome.state.values()]
+        out[f"{name} metrics"] = [v for _, v in sorted(outcome.metrics.items())]
+if accelerator.is_main_process:
+    Path(sys.argv[1]).write_text(json.dumps(out))
+if torch.distributed.is_initialized():
+    torch.distributed.destroy_process_group()
