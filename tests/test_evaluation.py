@@ -15,6 +15,7 @@ from penchant.evaluation import pairs, samples, statistics
 from penchant.evaluation.evidence import PairEvidence, SampleEvidence
 from penchant.evaluation.statistics import Estimate
 from penchant.objectives import DPO, Pairs, Rollouts, Scored
+from penchant.rewards import ngrams
 from penchant.rewards.base import Judgement
 
 FEW = 1000
@@ -173,11 +174,11 @@ def test_sample_evidence_holds_kl_scores_and_lengths_by_prompt():
 
 
 def test_distinct_n_and_repetition_give_the_worked_numbers():
-    assert samples.distinct(["a b c a b", "a b d"], 1) == 0.5
-    assert samples.distinct(["a b c a b", "a b d"], 2) == pytest.approx(0.666667, abs=1e-6)
-    assert samples.distinct(["a"], 2) == 0.0
-    assert samples.repetition("I am glad I am glad I am glad") == pytest.approx(4 / 7)
-    assert samples.repetition("every word is new here") == 0.0
+    assert ngrams.distinct(["a b c a b", "a b d"], 1) == 0.5
+    assert ngrams.distinct(["a b c a b", "a b d"], 2) == pytest.approx(0.666667, abs=1e-6)
+    assert ngrams.distinct(["a"], 2) == 0.0
+    assert ngrams.repetition("I am glad I am glad I am glad") == pytest.approx(4 / 7)
+    assert ngrams.repetition("every word is new here") == 0.0
     assert samples.words("Don't 今日は, GOOD") == ["don", "'", "t", "今", "日", "は", ",", "good"]
 
 
@@ -192,7 +193,7 @@ def test_more_of_the_same_text_does_not_look_less_diverse_at_equal_length():
     write = lambda n: " ".join(f"w{i}" for i in generator.zipf(1.3, n) % 500)  # noqa: E731
     brief = texts([[write(15)] for _ in range(60)])
     long = texts([[write(60)] for _ in range(60)])
-    pooled = [samples.distinct([t for row in e.texts for t in row], 2) for e in (brief, long)]
+    pooled = [ngrams.distinct([t for row in e.texts for t in row], 2) for e in (brief, long)]
     assert pooled[1] < 0.9 * pooled[0], "plain distinct-2 falls with length alone"
     found = samples.diversity(brief, long)
     assert found is not None and found[2].low < 0 < found[2].high

@@ -18,7 +18,7 @@ from penchant.rewards.base import Comparer, Context, Judge, Judgement
 from penchant.rewards.compare import as_comparer, as_judge
 from penchant.rewards.function import BatchedFunctionJudge, FunctionJudge
 from penchant.rewards.naming import load_judge
-from penchant.rewards.rules import LengthRepetition, repeated
+from penchant.rewards.rules import LengthRepetition
 from penchant.rewards.vader import Vader
 
 
@@ -61,10 +61,9 @@ def test_length_costs_nothing_within_the_slack_and_one_target_beyond_it_costs_al
 
 
 def test_repetition_is_the_share_of_trigrams_that_were_there_before() -> None:
-    assert repeated("so it goes so it goes") == 1 / 4  # so-it-goes, it-goes-so, goes-so-it, and so-it-goes again
-    assert repeated("So it goes") == repeated("so") == repeated("") == 0.0
-    said = LengthRepetition(target=6, repetition=0.5)(asked(1), ["so it goes so it goes"])
-    assert said.total.item() == pytest.approx(-0.125)
+    # so-it-goes, it-goes-so, goes-so-it, and so-it-goes again: one of four
+    said = LengthRepetition(target=6, repetition=0.5)(asked(3), ["so it goes So it goes", "so it goes on and on", "so it"])
+    assert said.reward[:, 1].tolist() == [-0.125, 0.0, 0.0]
 
 
 def test_a_rule_with_an_impossible_target_is_refused() -> None:
@@ -76,10 +75,10 @@ def test_judges_add_up_and_keep_their_dimensions() -> None:
     texts = ["I love this wonderful day", "so it goes so it goes"]
     both = 0.7 * Vader() + 0.3 * LengthRepetition(target=5)
     said = both(asked(2), texts)
-    assert said.names == ("vader", "rules/length", "rules/repetition")
+    assert said.names == ("vader", "rules(target=5)/length", "rules(target=5)/repetition")
     expected = 0.7 * Vader()(asked(2), texts).total + 0.3 * LengthRepetition(target=5)(asked(2), texts).total
     assert torch.allclose(said.total, expected)
-    assert both.name == "0.7 * vader + 0.3 * rules" and isinstance(both, Judge)
+    assert both.name == "0.7 * vader + 0.3 * rules(target=5)" and isinstance(both, Judge)
     assert repr(2 * both).startswith("1.4 * Vader() + 0.6 * LengthRepetition(target=5.0")
 
 
@@ -153,7 +152,7 @@ def test_judges_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
     assert repr(load_judge("vader")) == "Vader()"
-    assert load_judge("rules").name == "rules"
+    assert load_judge("rules").name == "rules" == LengthRepetition(target=40).name
     brevity = load_judge("my_judges:brevity")
     assert brevity.name == "my_judges:brevity" and brevity(asked(1), ["four"]).total.item() == -4
     assert load_judge("my_judges:strict") == LengthRepetition(target=5)

@@ -13,13 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from penchant.domains.base import Encoded, Samples, Want, masks
+from penchant.domains.models import load
 from penchant.errors import Refusal
 from penchant.feedback.pairing import How
+from penchant.feedback.reading import open_source
 from penchant.feedback.records import Prompt, Row
 from penchant.objectives.scored import Pairs, Rollouts, Scored
 from penchant.rewards.base import Context, Judgement
 from penchant.rewards.function import FunctionJudge
-from penchant.rewards.rules import LengthRepetition, distinct
+from penchant.rewards.rules import LengthRepetition
 from penchant.rollouts.pairs import PairSet, make_pairs
 from penchant.rollouts.prompts import TRAIN, UNSEEN, contexts_of, demo_prompts
 from penchant.rollouts.round import Round, rollout
@@ -196,14 +198,8 @@ def test_the_statistics_of_a_round_are_those_of_its_samples() -> None:
 def test_the_statistics_name_every_dimension_of_a_sum_of_judges() -> None:
     judge = FunctionJudge(goodness) + LengthRepetition(target=3)
     lines = rollout(Words(), POLICY, PROMPTS, judge, count=2, limit=4).statistics
-    parts = [lines["score/goodness"], lines["score/rules/length"], lines["score/rules/repetition"]]
+    parts = [lines["score/goodness"], lines["score/rules(target=3)/length"], lines["score/rules(target=3)/repetition"]]
     assert lines["score"] == pytest.approx(sum(parts)) and parts[1] < 0
-
-
-def test_distinct_two_is_pooled_over_texts_and_never_crosses_them() -> None:
-    # a b, b c, c a, a b | a b, b d: four different of six, the worked value of the evaluation card.
-    assert distinct(["a b c a b", "a b d"], 2) == pytest.approx(4 / 6)
-    assert distinct(["one", ""], 2) is None
 
 
 def test_a_round_saved_and_loaded_is_the_same_to_the_last_bit(tmp_path: Path) -> None:
@@ -233,6 +229,30 @@ def test_a_round_saved_and_loaded_is_the_same_to_the_last_bit(tmp_path: Path) ->
     )
     assert made.pairs.rows == back.pairs.rows
     assert made.statistics == back.statistics
+
+
+def test_a_language_models_round_is_trained_on_as_it_was_sampled(tiny_folder: Path, tmp_path: Path) -> None:
+    loaded = load(str(tiny_folder))
+    domain, policy = loaded.domain, loaded.policy
+    contexts = [Context("a night train"), Context(({"role": "user", "content": "how was it?"},))]  # pyright: ignore
+    letters = FunctionJudge(lambda prompt, response: float(sum(ch.isalpha() for ch in response)), "letters")
+    made = rollout(domain, policy, contexts, letters, count=6, limit=12, seed=1, how="all")
+    assert made.pairs.kept > 4
+    # The sampler and the trainer agree on the log-probs of the very same ids.
+    flat = {
+        y.numpy().tobytes(): x[m]
+        for (_, y), x, m in zip(made.samples.encoded.flat, made.samples.logp.logp, made.samples.logp.mask, strict=True)
+    }
+    with torch.no_grad():
+        scored = domain.score(policy, made.pairs.encoded)
+    for (_, y), x, m in zip(made.pairs.encoded.flat, scored.logp, scored.mask, strict=True):
+        assert torch.allclose(x[m], flat[y.numpy().tobytes()], atol=1e-5)
+    # A round comes back from its file under the same model, and its rows are feedback that reads.
+    made.save(tmp_path / "round.jsonl")
+    assert Round.load(tmp_path / "round.jsonl", domain).pairs.rows == made.pairs.rows
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made.pairs.rows))
+    source = open_source(tmp_path / "pairs.jsonl")
+    assert source.kind == "pairs" and len(source) == len(made.pairs.rows) > 4
 
 
 def test_a_round_of_another_tokenizer_and_a_file_that_is_no_round_are_refused(tmp_path: Path) -> None:

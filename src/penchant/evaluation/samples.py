@@ -4,7 +4,6 @@ It reads texts and numbers; sampling and judging happen below, and nothing here 
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
@@ -26,8 +25,8 @@ from penchant.evaluation.statistics import (
 )
 from penchant.objectives.scored import Scored
 from penchant.rewards.base import Judgement
+from penchant.rewards.ngrams import grams, repetition, words
 
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+|[^\w\s]")
 BLOCKS = 20
 
 T = TypeVar("T")
@@ -74,22 +73,6 @@ def _nested(flat: Sequence[T], counts: Sequence[int]) -> list[list[T]]:
     return [[next(rest) for _ in range(n)] for n in counts]
 
 
-def words(text: str) -> list[str]:
-    """Words, single marks, and single characters of scripts without spaces; case does not matter."""
-    return _WORD.findall(text.casefold())
-
-
-def grams(tokens: Sequence[str], n: int) -> list[tuple[str, ...]]:
-    return [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
-
-
-def distinct(texts: Iterable[str], n: int) -> float:
-    """Distinct-n: different n-grams over all n-grams of all texts together (Li et al. 2016). It falls with the amount
-    of text, so compare only equal amounts: see `equal_length`. 0 where no text has n words."""
-    found = Counter(g for text in texts for g in grams(words(text), n))
-    return len(found) / found.total() if found else 0.0
-
-
 Cut = list[tuple[list[str], list[str]]]
 
 
@@ -129,12 +112,6 @@ def _pooled(cuts: Iterable[Cut], side: int, n: int) -> tuple[int, int]:
 
 def _log_change(cuts: Sequence[Cut], n: int) -> float:
     return math.log(_pooled(cuts, 1, n)[0] / _pooled(cuts, 0, n)[0])
-
-
-def repetition(text: str, n: int = 3) -> float:
-    """Share of a text's n-grams that it has said before: 0 for none, near 1 for a loop."""
-    found = grams(words(text), n)
-    return 1 - len(set(found)) / len(found) if found else 0.0
 
 
 def repetitions(evidence: SampleEvidence) -> list[float]:

@@ -3,33 +3,15 @@ as the counterweight of a judge that does."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import torch
 
 from penchant.objectives.base import NonNegative, Positive, check_fields
 from penchant.rewards.base import Context, Judgement
 from penchant.rewards.combine import Weighable
-
-
-def ngrams(text: str, n: int) -> list[tuple[str, ...]]:
-    """Every run of n words (split at white space, lower case), in order, repeats included."""
-    words = text.lower().split()
-    return list(zip(*(words[i:] for i in range(n)), strict=False))
-
-
-def repeated(text: str, n: int = 3) -> float:
-    """The share of n-grams that have occurred before, in [0, 1): 1 − distinct / all; 0 where there is none."""
-    every = ngrams(text, n)
-    return 1 - len(set(every)) / len(every) if every else 0.0
-
-
-def distinct(texts: Iterable[str], n: int = 2) -> float | None:
-    """Distinct-n: distinct n-grams / all n-grams, pooled over the texts and never across two of them. None where no text
-    has n words. It falls as texts are added or grow longer: compare it at equal numbers and lengths only."""
-    every = [gram for text in texts for gram in ngrams(text, n)]
-    return len(set(every)) / len(every) if every else None
+from penchant.rewards.ngrams import repetition
 
 
 @dataclass(frozen=True)
@@ -53,10 +35,12 @@ class LengthRepetition(Weighable):
 
     @property
     def name(self) -> str:
-        return "rules"
+        """rules, with what is not as usual: a run that is judged otherwise is another run."""
+        changed = [f"{f.name}={getattr(self, f.name):g}" for f in fields(self) if getattr(self, f.name) != f.default]
+        return f"rules({', '.join(changed)})" if changed else "rules"
 
     def __call__(self, contexts: Sequence[Context], responses: Sequence[str]) -> Judgement:
-        rows = [[-self.length * self.off(text), -self.repetition * repeated(text)] for text in responses]
+        rows = [[-self.length * self.off(text), -self.repetition * repetition(text)] for text in responses]
         reward = torch.tensor(rows, dtype=torch.float32).reshape(len(responses), 2)
         return Judgement(reward, torch.ones(len(responses), dtype=torch.bool), ("length", "repetition"))
 

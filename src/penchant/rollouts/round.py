@@ -17,7 +17,7 @@ from penchant.feedback.pairing import How
 from penchant.feedback.records import Prompt, Row
 from penchant.rewards.base import Context, Judge, Judgement
 from penchant.rewards.function import why
-from penchant.rewards.rules import distinct
+from penchant.rewards.ngrams import distinct
 from penchant.rollouts import storage
 from penchant.rollouts.pairs import PairSet, make_pairs
 
@@ -90,7 +90,7 @@ class Round:
             "ties": self.pairs.ties,
             "failed": self.pairs.failed,
             "identical": self.pairs.identical,
-            "distinct2": distinct(text for group in self.samples.texts for text in group),
+            "distinct2": distinct((text for group in self.samples.texts for text in group), 2),
             "length": sum(lengths) / len(lengths),
             "stopped": sum(stopped) / len(stopped),
             "sampling": self.sampling_share,
