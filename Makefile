@@ -53,7 +53,7 @@ check: $(VENV)/ready-to-work
 	$(say) "architecture and public face" && $(BIN)/python -m pytest tests/test_architecture.py tests/test_public_api.py
 
 docs: $(VENV)/ready-to-work
-	@$(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	$(say) "the site is in site/index.html"
 
 # Long runs of the packaged model on real data; their figures go into docs/claims.md.

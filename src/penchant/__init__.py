@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from penchant.objectives.orpo import ORPO
     from penchant.objectives.reader import read as read_objective
     from penchant.objectives.simpo import SimPO
-    from penchant.rewards import FunctionJudge, LengthRepetition, Vader
+    from penchant.rewards.function import FunctionJudge
+    from penchant.rewards.rules import LengthRepetition
+    from penchant.rewards.vader import Vader
     from penchant.run import Run, align
 
 __version__ = "0.1.0"
@@ -48,7 +50,9 @@ __all__ = [
 _HOMES = {
     "penchant.run": ("align", "Run"),
     "penchant.objectives": ("Objective", "Pairs", "Scored", "CDPO", "CPO", "DPO", "IPO", "KTO", "NLL", "ORPO", "SimPO"),
-    "penchant.rewards": ("FunctionJudge", "LengthRepetition", "Vader"),
+    "penchant.rewards.function": ("FunctionJudge",),
+    "penchant.rewards.rules": ("LengthRepetition",),
+    "penchant.rewards.vader": ("Vader",),
     "penchant.errors": ("Refusal", "StoppedRun"),
 }
 """Where each name lives. A new method is reached by `penchant.objectives.Foo` and by its name in a recipe without a line

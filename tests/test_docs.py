@@ -1,0 +1,106 @@
+"""The documents tell the truth: Python in them compiles and names what exists, commands in them are taken by the parser.
+It does not judge their prose."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import penchant
+from penchant import cli
+from penchant.command.recipe import ASKED, read_recipe
+from penchant.engine.settings import Settings
+from penchant.objectives.reader import read
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def blocks(*languages: str) -> list[tuple[str, str]]:
+    """(where, text) of every block in one of these languages."""
+    found = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for match in BLOCK.finditer(text):
+            if match[1] in languages:
+                found.append((f"{page.name}:{text[: match.start()].count(chr(10)) + 1}", match[2]))
+    return found
+
+
+def penchant_lines(text: str) -> list[str]:
+    """The lines of a shell block that call penchant, with continued lines joined."""
+    joined = text.replace("\\\n", " ")
+    return [line.strip() for line in joined.splitlines() if line.strip().startswith("penchant ")]
+
+
+PYTHON = blocks("python")
+SHELL = [(where, line) for where, text in blocks("sh", "bash", "console") for line in penchant_lines(text)]
+RECIPES = blocks("yaml")
+
+
+def test_there_is_something_to_check():
+    assert len(PYTHON) >= 4 and len(SHELL) >= 8 and RECIPES
+
+
+@pytest.mark.parametrize(("where", "text"), PYTHON, ids=[where for where, _ in PYTHON])
+def test_python_in_the_documents_compiles_and_names_what_exists(where: str, text: str):
+    tree = ast.parse(text, where)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "pn":
+            assert node.attr in penchant.__all__, f"{where}: pn.{node.attr} is not part of the public face"
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            for name in names:
+                if name and name.split(".")[0] == "penchant":
+                    assert importlib.util.find_spec(name), f"{where}: there is no module {name}"
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "pn.align":
+            given = {k.arg: k.value for k in node.keywords if k.arg}
+            Settings.of({name: ast.literal_eval(x) for name, x in given.items() if name in Settings.model_fields})
+            assert set(given) <= {*Settings.model_fields, *ASKED}, where
+
+
+@pytest.mark.parametrize(("where", "line"), SHELL, ids=[where for where, _ in SHELL])
+def test_commands_in_the_documents_are_taken(where: str, line: str):
+    words = shlex.split(line, comments=True)[1:]
+    if "--help" in words:
+        words.remove("--help")
+        assert not words or words[0] in cli.build()[1]
+        return
+    arguments = cli.parse(words)
+    if "objective" in vars(arguments):
+        read(arguments.objective)
+    if arguments.command == "align":
+        from penchant.command.flags import given
+
+        Settings.of(given(arguments, Settings))
+
+
+@pytest.mark.parametrize(("where", "text"), RECIPES, ids=[where for where, _ in RECIPES])
+def test_recipes_in_the_documents_are_taken(where: str, text: str, tmp_path: Path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text, encoding="utf-8")
+    recipe = read_recipe(path, Settings.model_fields)
+    read(recipe["objective"])
+    Settings.of({name: value for name, value in recipe.items() if name not in ASKED})
+
+
+def test_the_site_asks_nothing_of_other_hosts():
+    config = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    assert "font: false" in config
+    assert not re.search(r"https?://", config)
+    for page in PAGES:
+        assert not re.search(r"<(script|link|img|iframe)\b", page.read_text(encoding="utf-8")), page.name
+
+
+def test_links_between_the_documents_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#\s]+)\)", page.read_text(encoding="utf-8")):
+            made = target in ("settings.md", "methods/index.md") or target.startswith("docs/methods")
+            if not target.startswith("http") and not made:
+                assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
