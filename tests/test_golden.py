@@ -1,0 +1,123 @@
+"""Loss and gradient of every objective against numbers that somebody else computed (tests/golden), and against a second
+derivation (tests/twins.py). The format is described in tests/golden/README.md."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import typing
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import twins
+from penchant.objectives import Labelled, Objective, Pairs, Scored, catalogue, read
+
+FOLDER = Path(__file__).with_name("golden")
+GOLDEN = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(FOLDER.glob("*.json"))}
+CASES = [(name, case) for name, file in GOLDEN.items() for case in file["cases"]]
+IDS = [f"{name}: {case['case']}" for name, case in CASES]
+
+
+def steps(response: dict[str, Any], key: str) -> list[float]:
+    """The log-probs per step."""
+    x = response.get(key, 0)
+    n = response.get("steps") or len(response["logp"])
+    return [float(v) for v in x] if isinstance(x, list) else [x / n] * n
+
+
+def scored(responses: list[dict[str, Any]]) -> Scored:
+    lists = [steps(r, "logp") for r in responses]
+    widest = max(map(len, lists))
+    table = lambda rows: torch.tensor([r + [math.nan] * (widest - len(r)) for r in rows], dtype=torch.float64)  # noqa: E731
+    mask = torch.tensor([[t < len(r) for t in range(widest)] for r in lists])
+    ref = table([steps(r, "ref") for r in responses]) if any("ref" in r for r in responses) else None
+    return Scored(table(lists).requires_grad_(), mask, ref)
+
+
+def batch_of(case: dict[str, Any]) -> Pairs | Labelled:
+    if "pairs" in case:
+        return Pairs(scored([p["w"] for p in case["pairs"]]), scored([p["l"] for p in case["pairs"]]))
+    label = torch.tensor([r["label"] for r in case["responses"]])
+    other = scored(case["mismatched"]).detach() if "mismatched" in case else None
+    return Labelled(scored(case["responses"]), label, other)
+
+
+def run(case: dict[str, Any]) -> tuple[Tensor, list[tuple[Scored, Tensor]]]:
+    """The loss values, and the gradient of their sum by the log-probs of each set of responses."""
+    objective, batch = read(case["objective"]), batch_of(case)
+    state = {name: torch.tensor(x, dtype=torch.float64) for name, x in case.get("state", {}).items()}
+    values = objective(batch, state=state)
+    sides = [batch.w, batch.l] if isinstance(batch, Pairs) else [batch.y]
+    found = torch.autograd.grad(values.sum(), [y.logp for y in sides], allow_unused=True)
+    zero = [torch.zeros_like(y.logp) if g is None else g for y, g in zip(sides, found, strict=True)]
+    return values, list(zip(sides, zero, strict=True))
+
+
+@pytest.mark.parametrize(("name", "case"), CASES, ids=IDS)
+def test_golden(name: str, case: dict[str, Any]):
+    within = case.get("within", 1e-6)
+    values, sides = run(case)
+    assert values.tolist() == pytest.approx(case["loss"], abs=within, rel=1e-9)
+    if "grad" not in case:
+        return
+    expected = [[g["w"] for g in case["grad"]], [g["l"] for g in case["grad"]]] if "pairs" in case else [case["grad"]]
+    for (y, grad), wanted in zip(sides, expected, strict=True):
+        for row, mask, number in zip(grad, y.mask, wanted, strict=True):
+            per_step = number if isinstance(number, list) else [number] * int(mask.sum())
+            assert row[mask].tolist() == pytest.approx(per_step, abs=within, rel=1e-9)
+            assert not row[~mask].any()
+
+
+@pytest.mark.parametrize(("name", "case"), [c for c in CASES if "mismatched" in c[1]])
+def test_the_state_is_the_recorded_one(name: str, case: dict[str, Any]):
+    objective, batch = read(case["objective"]), batch_of(case)
+    state = objective.update(objective.init(), objective.statistics(batch, objective.init()))
+    assert {name: x.item() for name, x in state.items()} == pytest.approx(case["state"], abs=1e-12)
+
+
+def exact(response: dict[str, Any]) -> twins.Response:
+    """The very numbers that the batch holds, as decimals: spreading a sum evenly rounds it."""
+    logp, ref = ([Decimal(x) for x in steps(response, key)] for key in ("logp", "ref"))
+    return twins.Response(logp, ref, response.get("label", True))
+
+
+@pytest.mark.parametrize(("name", "case"), CASES, ids=IDS)
+def test_the_second_derivation_agrees(name: str, case: dict[str, Any]):
+    objective = read(case["objective"])
+    if case["objective"].startswith("NLL") and "token" in case["objective"]:
+        return  # one value per step: the recorded numbers are the log-probs themselves
+    values, sides = run(case)
+    fields = {f.name: getattr(objective, f.name) for f in dataclasses.fields(typing.cast(Any, objective))}
+    fields = {k: Decimal(v) if isinstance(v, float) else v for k, v in fields.items()}
+    if "pairs" in case:
+        rows = [[exact(p["w"]), exact(p["l"])] for p in case["pairs"]]
+        twin = twins.PAIRED[type(objective).__name__]
+    else:
+        rows = [[exact(r)] for r in case["responses"]]
+        twin = twins.LABELLED[type(objective).__name__]
+        fields["z0"] = Decimal(float(case.get("state", {}).get("z0", 0)))
+    theirs = [twin(*row, **fields) for row in rows]
+    assert values.tolist() == pytest.approx([float(x) for x in theirs if x is not None], rel=1e-11, abs=1e-12)
+    for i, row in enumerate(rows):
+        for (y, grad), slope in zip(sides, twins.slopes(lambda row=row: twin(*row, **fields), row), strict=True):
+            assert grad[i][y.mask[i]].tolist() == pytest.approx(slope, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", catalogue())
+def test_every_objective_has_golden_numbers(name: str):
+    file = GOLDEN.get(name.casefold())
+    assert file is not None, f"write tests/golden/{name.casefold()}.json; its README tells how"
+    assert file["objective"] == name and set(file) == {"objective", "cases"}
+    sources = {case["source"].partition(":")[0] for case in file["cases"]}
+    assert len(sources) >= 2, "one source is not enough: add a case that was computed by another route"
+    fields = {f.name for f in dataclasses.fields(typing.cast(Any, catalogue()[name]))}
+    said = " ".join(repr(read(case["objective"])) for case in file["cases"])
+    assert all(field in said or isinstance(getattr(catalogue()[name], field), bool) for field in fields)
+    for case in file["cases"]:
+        assert isinstance(read(case["objective"]), Objective) and len(case["case"]) > 3

@@ -1,0 +1,126 @@
+"""The methods a second time, from the papers, by another route: decimal numbers of 80 digits, probabilities where the
+library uses log-probabilities, derivatives by differences. No code is shared with the library, and no torch is used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal, getcontext
+from typing import Any
+
+getcontext().prec = 80
+D = Decimal
+
+
+@dataclass
+class Response:
+    """Log-probs per step, of the policy and of the reference."""
+
+    logp: list[Decimal]
+    ref: list[Decimal]
+    label: bool = True
+
+    @property
+    def n(self) -> int:
+        return len(self.logp)
+
+    @property
+    def likelihood(self) -> Decimal:
+        """π(y) = Π π(y_t)"""
+        return product(x.exp() for x in self.logp)
+
+    @property
+    def odds_against_ref(self) -> Decimal:
+        """π(y) / π_ref(y)"""
+        return self.likelihood / product(x.exp() for x in self.ref)
+
+
+def product(xs: Any) -> Decimal:
+    out = D(1)
+    for x in xs:
+        out *= x
+    return out
+
+
+def prefers(a: Decimal, b: Decimal) -> Decimal:
+    """Bradley-Terry: P(w ≻ l) for strengths a and b."""
+    return a / (a + b)
+
+
+def gain(y: Response) -> Decimal:
+    return y.odds_against_ref.ln()
+
+
+def per_step(y: Response) -> Decimal:
+    """The geometric mean of the step probabilities."""
+    return (sum(y.logp, D(0)) / y.n).exp()
+
+
+def bt(w: Response, l: Response, beta: Decimal) -> Decimal:
+    return prefers(w.odds_against_ref**beta, l.odds_against_ref**beta)
+
+
+def dpo(w: Response, l: Response, beta: Decimal) -> Decimal:
+    return -bt(w, l, beta).ln()
+
+
+def cdpo(w: Response, l: Response, beta: Decimal, flip: Decimal) -> Decimal:
+    p = bt(w, l, beta)
+    return -((1 - flip) * p.ln() + flip * (1 - p).ln())
+
+
+def ipo(w: Response, l: Response, tau: Decimal, average: bool) -> Decimal:
+    h = gain(w) / w.n - gain(l) / l.n if average else gain(w) - gain(l)
+    return h * h - h / tau + 1 / (4 * tau * tau)
+
+
+def simpo(w: Response, l: Response, beta: Decimal, gamma: Decimal) -> Decimal:
+    return -prefers(per_step(w) ** beta, per_step(l) ** beta * gamma.exp()).ln()
+
+
+def cpo(w: Response, l: Response, beta: Decimal) -> Decimal:
+    return -prefers(w.likelihood**beta, l.likelihood**beta).ln()
+
+
+def orpo(w: Response, l: Response) -> Decimal:
+    odds = lambda p: p / (1 - p)  # noqa: E731
+    return -prefers(odds(per_step(w)), odds(per_step(l))).ln()
+
+
+def nll_pair(w: Response, l: Response, reduction: str) -> Decimal:
+    return -(per_step(w) if reduction == "response" else w.likelihood).ln()
+
+
+def nll(y: Response, z0: Decimal, reduction: str) -> Decimal | None:
+    """A bad response has no value."""
+    return nll_pair(y, y, reduction) if y.label else None
+
+
+def kto(y: Response, z0: Decimal, beta: Decimal, desirable: Decimal, undesirable: Decimal) -> Decimal:
+    """λ_y − v(x, y), the value v of the paper: λ σ(± β (u − z0))."""
+    over = (y.odds_against_ref / z0.exp()) ** beta
+    return desirable - desirable * prefers(over, D(1)) if y.label else undesirable - undesirable * prefers(D(1), over)
+
+
+PAIRED: dict[str, Callable[..., Decimal]] = {
+    "DPO": dpo, "CDPO": cdpo, "IPO": ipo, "SimPO": simpo, "CPO": cpo, "ORPO": orpo, "NLL": nll_pair,
+}  # fmt: skip
+LABELLED: dict[str, Callable[..., Decimal | None]] = {"KTO": kto, "NLL": nll}
+
+STEP = D(10) ** -25
+
+
+def slopes(f: Callable[[], Decimal | None], responses: Sequence[Response]) -> list[list[float]]:
+    """df/dlogp of every step, by central differences: the error is of the order of 1e-50."""
+    out: list[list[float]] = []
+    for y in responses:
+        row = []
+        for t, x in enumerate(y.logp):
+            y.logp[t] = x + STEP
+            above = f()
+            y.logp[t] = x - STEP
+            below = f()
+            y.logp[t] = x
+            row.append(0.0 if above is None or below is None else float((above - below) / (2 * STEP)))
+        out.append(row)
+    return out
