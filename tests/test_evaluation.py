@@ -2,6 +2,7 @@
 The words made from them are tested in test_verdict.py."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from penchant.errors import StoppedRun
 from penchant.evaluation import pairs, samples, statistics
 from penchant.evaluation.evidence import PairEvidence, SampleEvidence
 from penchant.evaluation.statistics import Estimate
-from penchant.objectives import DPO, Pairs, Rollouts, Scored
+from penchant.objectives import DPO, Pairs, Rollouts, Scored, SimPO
 from penchant.rewards import ngrams
 from penchant.rewards.base import Judgement
 
@@ -130,10 +131,12 @@ def test_pair_evidence_holds_the_objectives_rewards_whole_log_probs_and_lengths(
     assert pairs.accuracy(found).value == 0.75, "the second pair is a tie and counts half"
     assert pairs.ranking(found).value == 1.0, "a tie of plain log-probs counts as right"
     assert pairs.ranking(found, per_token=True).value == 0.5
-    moved = pairs.displacement(None, found)
-    assert moved is not None
+    before = replace(found, logp_chosen=[-4.0, -3.0], logp_rejected=[-3.0, -3.0])
+    moved = pairs.displacement(before, found)
     assert (moved.chosen.value, moved.rejected.value) == pytest.approx((1 / 3, -1 / 4))
-    assert pairs.movement(found, None) == 0.5
+    assert pairs.movement(before, found) == 0.5
+    with pytest.raises(ValueError, match="not the same rows"):
+        pairs.gains(replace(before, numbers=[7, 8]), found)
     with pytest.raises(ValueError, match="2 scored pairs but 3 row numbers"):
         pairs.pair_evidence(DPO(), [Pairs(w, l)], [1, 2, 3])
 
@@ -146,6 +149,13 @@ def test_before_training_every_margin_is_zero_and_accuracy_is_fifty_percent():
     found = pairs.accuracy(begin)
     assert found.value == 0.5 and found.low < 0.4 < 0.6 < found.high
     assert pairs.margin(begin).value == 0.0
+
+
+def test_a_reward_without_reference_is_no_tie_where_the_policy_is_the_start():
+    logp, mask = torch.full((2, 3), -1.0), torch.ones(2, 3, dtype=torch.bool)
+    batch = Pairs(Scored(logp, mask, logp), Scored(logp * 2, mask, logp * 2))
+    assert pairs.margins(pairs.pair_evidence(SimPO(beta=2.0), [batch], [1, 2])) == [2.0, 2.0]
+    assert pairs.margins(pairs.pair_evidence(DPO(), [batch], [1, 2])) == [0.0, 0.0]
 
 
 def test_sample_evidence_holds_kl_scores_and_lengths_by_prompt():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from penchant.evaluation import history, pairs, samples
-from penchant.evaluation.evidence import PairEvidence, RunEvidence
+from penchant.evaluation.evidence import PairEvidence, RunEvidence, SampleEvidence
 from penchant.evaluation.rules import Finding, Rules, numbers
 from penchant.evaluation.statistics import apart, mean, share
 
@@ -26,18 +26,21 @@ class Goal:
 def goal(evidence: RunEvidence, rules: Rules) -> Goal:
     """The judge's score on unseen prompts where the run sampled its own data or has no pairs held out; else what happened
     to unseen pairs. Both need a model to compare with: improvement, not a level, is what was learned."""
-    scored = evidence.samples_before is not None and evidence.samples_after is not None
-    scored = scored and bool(evidence.samples_before.scores and evidence.samples_after.scores)  # pyright: ignore
-    if scored and (history.on_policy(evidence) or evidence.pairs_after is None):
-        return _score(evidence, rules)
-    if evidence.pairs_after is not None:
-        return _pairs(evidence.pairs_after, evidence.pairs_before, rules)
-    return Goal(False, False, "No unseen pairs and no judged samples were kept, so nothing shows what was learned", {})
-
-
-def _score(evidence: RunEvidence, rules: Rules) -> Goal:
     before, after = evidence.samples_before, evidence.samples_after
-    assert before is not None and after is not None
+    sampled = history.on_policy(evidence) or evidence.pairs_after is None
+    if sampled and before is not None and after is not None and before.scores and after.scores:
+        return _score(before, after, rules)
+    if evidence.pairs_before is not None and evidence.pairs_after is not None:
+        return _pairs(evidence.pairs_before, evidence.pairs_after, rules)
+    return Goal(
+        False,
+        False,
+        "No unseen pairs and no judged answers from before and after were kept, so nothing shows what was learned",
+        {},
+    )
+
+
+def _score(before: SampleEvidence, after: SampleEvidence, rules: Rules) -> Goal:
     change = samples.score_change(before, after, resamples=rules.resamples)
     count = 0 if change is None else change.n
     if change is None or count < rules.least_prompts:
@@ -57,11 +60,9 @@ def _score(evidence: RunEvidence, rules: Rules) -> Goal:
     return Goal(True, change.low > 0 and lost <= 0.05, said, found)
 
 
-def _pairs(after: PairEvidence, before: PairEvidence | None, rules: Rules) -> Goal:
+def _pairs(before: PairEvidence, after: PairEvidence, rules: Rules) -> Goal:
     n = len(after.numbers)
-    gains = pairs.gains(after, before)
-    if gains is None:
-        return Goal(False, False, "Nothing was kept of the model before training, so no improvement can be shown", {})
+    gains = pairs.gains(before, after)
     if n < rules.least_pairs:
         said = f"Only {n} unseen pairs were held out; {rules.least_pairs} are needed to tell learning from luck"
         return Goal(False, False, said, numbers(pairs=n))
@@ -69,7 +70,7 @@ def _pairs(after: PairEvidence, before: PairEvidence | None, rules: Rules) -> Go
     gain = mean(gains, after.groups, resamples=rules.resamples)
     accuracy = pairs.accuracy(after)
     found = numbers(pairs=n, towards_chosen=towards, margin_gain=gain, accuracy=accuracy)
-    if before is None or not any(pairs.margins(before)):
+    if not any(pairs.margins(before)):
         said = f"On {n} unseen pairs the model prefers the chosen response in {towards.percent()} (a guess gets 50 %)"
     else:
         was = pairs.accuracy(before)
@@ -83,12 +84,9 @@ def _pairs(after: PairEvidence, before: PairEvidence | None, rules: Rules) -> Go
 def unmoved(evidence: RunEvidence, rules: Rules) -> str | None:
     """Why the model after training is the model before it, or None. What a model says of held-out text counts for more
     than what its loss curve looked like."""
-    if evidence.pairs_after is not None:
-        moved = pairs.movement(evidence.pairs_after, evidence.pairs_before)
-        if moved is not None and moved < rules.moved:
-            return f"the log-probs of unseen responses moved by {moved:.1e} nats on average"
-        if moved is not None:
-            return None
+    if evidence.pairs_before is not None and evidence.pairs_after is not None:
+        moved = pairs.movement(evidence.pairs_before, evidence.pairs_after)
+        return f"the log-probs of unseen responses moved by {moved:.1e} nats on average" if moved < rules.moved else None
     before, after = evidence.samples_before, evidence.samples_after
     if before is not None and after is not None:
         if before.texts == after.texts and before.logp == after.logp:

@@ -109,11 +109,10 @@ def _distance(signs: _Signs, after: SampleEvidence, rules: Rules) -> None:
 def chosen_falling(evidence: RunEvidence, rules: Rules) -> Finding:
     """The chosen responses themselves became less probable, per token, by more than is usual."""
     word = "chosen falling"
-    moved = None
-    if evidence.pairs_after is not None and len(evidence.pairs_after.numbers) >= rules.least_pairs:
-        moved = pairs.displacement(evidence.pairs_before, evidence.pairs_after, resamples=rules.resamples)
-    if moved is None:
+    before, after = evidence.pairs_before, evidence.pairs_after
+    if before is None or after is None or len(after.numbers) < rules.least_pairs:
         return Finding(word, False, "Too few unseen pairs from before and after to follow the chosen responses.", {})
+    moved = pairs.displacement(before, after, resamples=rules.resamples)
     found = numbers(chosen=moved.chosen, rejected=moved.rejected)
     both = (
         f"On unseen pairs log π of the chosen responses moved by {moved.chosen.number(signed=True)} nats per token, "

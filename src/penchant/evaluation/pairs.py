@@ -3,6 +3,7 @@ It reads scored batches or the evidence made from them; no model or file is know
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -57,22 +58,25 @@ def _total(x: torch.Tensor, y: Scored) -> list[float]:
 
 
 def margins(evidence: PairEvidence) -> list[float]:
-    """Implicit reward of the chosen less that of the rejected, per pair. Where the model gives both responses the very
-    log-probs of the reference, up to the rounding of a float32 sum, the margin is 0."""
+    """Implicit reward of the chosen less that of the rejected, per pair. Where a model has not left its reference, both
+    rewards are 0 up to the rounding of a float32 sum, which is read as 0 and not as a preference."""
     found = [w - l for w, l in zip(evidence.reward_chosen, evidence.reward_rejected, strict=True)]
     if evidence.ref_chosen is None or evidence.ref_rejected is None:
         return found
-    same = [
-        _close(w, rw) and _close(l, rl)
-        for w, rw, l, rl in zip(
-            evidence.logp_chosen, evidence.ref_chosen, evidence.logp_rejected, evidence.ref_rejected, strict=True
+    still = [
+        _still(*side)
+        for side in (
+            (evidence.reward_chosen, evidence.logp_chosen, evidence.ref_chosen),
+            (evidence.reward_rejected, evidence.logp_rejected, evidence.ref_rejected),
         )
     ]
-    return [0.0 if equal else m for m, equal in zip(found, same, strict=True)]
+    return [0.0 if w and l else m for m, w, l in zip(found, *still, strict=True)]
 
 
-def _close(a: float, b: float) -> bool:
-    return abs(a - b) <= 1e-6 * max(abs(a), abs(b))
+def _still(reward: Sequence[float], logp: Sequence[float], ref: Sequence[float]) -> list[bool]:
+    """Whether log π is the reference's and the reward is 0, both but for rounding. The rewards of methods that read no
+    reference (SimPO, ORPO) are not 0 there, and stay what they are."""
+    return [abs(p - q) <= 1e-6 * max(abs(p), abs(q)) and abs(r) <= 1e-3 for r, p, q in zip(reward, logp, ref, strict=True)]
 
 
 def hits(values: Sequence[float]) -> list[float]:
@@ -102,23 +106,16 @@ def ranking(evidence: PairEvidence, *, per_token: bool = False) -> Estimate:
     return share(right, evidence.groups)
 
 
-def start(after: PairEvidence, before: PairEvidence | None) -> tuple[list[float], list[float], list[float]] | None:
-    """(margins, log π chosen, log π rejected) of the model training began with: from `before`; else from the reference,
-    which is where a method with one begins; None where neither is there."""
-    if before is not None:
-        if before.numbers != after.numbers:
-            raise ValueError("the pairs before and after training are not the same rows.")
-        return margins(before), before.logp_chosen, before.logp_rejected
-    if after.ref_chosen is None or after.ref_rejected is None:
-        return None
-    return [0.0] * len(after.numbers), after.ref_chosen, after.ref_rejected
+def gains(before: PairEvidence, after: PairEvidence) -> list[float]:
+    """By how much training moved each pair's margin. For a method whose reference is the model it began with, this is the
+    margin itself; for one without reference, it is what was learned rather than what the model began with."""
+    _same_rows(before, after)
+    return [b - a for a, b in zip(margins(before), margins(after), strict=True)]
 
 
-def gains(after: PairEvidence, before: PairEvidence | None) -> list[float] | None:
-    """By how much training moved each pair's margin. For a method with a reference this is the margin itself; for one
-    without, it measures what was learned rather than what the model began with."""
-    began = start(after, before)
-    return None if began is None else [b - a for a, b in zip(began[0], margins(after), strict=True)]
+def _same_rows(before: PairEvidence, after: PairEvidence) -> None:
+    if before.numbers != after.numbers:
+        raise ValueError("the pairs before and after training are not the same rows.")
 
 
 @dataclass(frozen=True)
@@ -129,27 +126,26 @@ class Displacement:
     rejected: Difference
 
 
-def displacement(before: PairEvidence | None, after: PairEvidence, *, resamples: int = RESAMPLES) -> Displacement | None:
-    """How log π of chosen and of rejected moved, each for itself: a margin can grow while both fall. Held against the
-    reference where `before` was not kept; None where there is neither."""
-    began = start(after, before)
-    if began is None:
-        return None
+def displacement(before: PairEvidence, after: PairEvidence, *, resamples: int = RESAMPLES) -> Displacement:
+    """How log π of chosen and of rejected moved, each for itself: a margin can grow while both fall."""
+    _same_rows(before, after)
     change = lambda a, b, n: ratio_difference((a, n), (b, n), after.groups, resamples=resamples)  # noqa: E731
     return Displacement(
-        change(began[1], after.logp_chosen, [max(n, 1.0) for n in after.length_chosen]),
-        change(began[2], after.logp_rejected, [max(n, 1.0) for n in after.length_rejected]),
+        change(before.logp_chosen, after.logp_chosen, tokens(after.length_chosen)),
+        change(before.logp_rejected, after.logp_rejected, tokens(after.length_rejected)),
     )
 
 
-def movement(after: PairEvidence, before: PairEvidence | None) -> float | None:
+def tokens(lengths: Sequence[int]) -> list[float]:
+    """What to divide by: at least one token."""
+    return [max(float(n), 1.0) for n in lengths]
+
+
+def movement(before: PairEvidence, after: PairEvidence) -> float:
     """Mean |change of log π| of a response, in nats: 0 for a model that is what it was."""
-    began = start(after, before)
-    if began is None:
-        return None
-    _, chosen, rejected = began
-    moved = [abs(b - a) for a, b in zip(chosen + rejected, after.logp_chosen + after.logp_rejected, strict=True)]
-    return sum(moved) / len(moved)
+    _same_rows(before, after)
+    old, new = before.logp_chosen + before.logp_rejected, after.logp_chosen + after.logp_rejected
+    return math.fsum(abs(b - a) for a, b in zip(old, new, strict=True)) / len(new)
 
 
 def lengths(evidence: PairEvidence) -> Difference:

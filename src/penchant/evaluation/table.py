@@ -9,7 +9,7 @@ from typing import Literal
 
 from penchant.evaluation import pairs, samples
 from penchant.evaluation.evidence import PairEvidence, RunEvidence, SampleEvidence
-from penchant.evaluation.statistics import RESAMPLES, Difference, Estimate, difference, mean, ratio, share, short
+from penchant.evaluation.statistics import RESAMPLES, Estimate, difference, mean, ratio, short
 
 Word = Literal["better", "worse", "neutral"]
 
@@ -51,7 +51,7 @@ def before_after(evidence: RunEvidence, *, resamples: int = RESAMPLES) -> list[R
     rows: list[Row] = []
     if evidence.samples_before is not None and evidence.samples_after is not None:
         rows += _scores(evidence.samples_before, evidence.samples_after, resamples)
-    if evidence.pairs_after is not None:
+    if evidence.pairs_before is not None and evidence.pairs_after is not None:
         rows += _pairs(evidence.pairs_before, evidence.pairs_after, resamples)
     if evidence.samples_before is not None and evidence.samples_after is not None:
         rows += _texts(evidence.samples_before, evidence.samples_after, resamples)
@@ -80,51 +80,28 @@ def _scores(before: SampleEvidence, after: SampleEvidence, resamples: int) -> li
     ]
 
 
-def _pairs(before: PairEvidence | None, after: PairEvidence, resamples: int) -> list[Row]:
-    begun = pairs.start(after, before)
-    new, old = pairs.margins(after), begun[0] if begun else None
-    groups = after.groups
-    change = None if old is None else difference(pairs.hits(old), pairs.hits(new), groups, resamples=resamples)
-    grown = None if old is None else difference(old, new, groups, resamples=resamples)
-    moved = pairs.displacement(before, after, resamples=resamples)
+def _pairs(before: PairEvidence, after: PairEvidence, resamples: int) -> list[Row]:
+    old, new, groups = pairs.margins(before), pairs.margins(after), after.groups
+    change = difference(pairs.hits(old), pairs.hits(new), groups, resamples=resamples)
+    grown = difference(old, new, groups, resamples=resamples)
+    was, now = (pairs.margin(e, resamples=resamples) for e in (before, after))
+    right = "Share of pairs whose chosen response has the greater implicit reward; ties count half, a guess gets 50 %."
+    gap = "Implicit reward of the chosen less that of the rejected, in the objective's own units."
+    fall = "A small fall of both is usual for losses on pairs; a large fall of the chosen is not."
     rows = [
         Row(
-            "accuracy on unseen pairs",
-            "%",
-            None if old is None else share(pairs.hits(old), groups),
-            pairs.accuracy(after),
-            change,
-            _word(change, 1),
-            "Share of pairs whose chosen response has the greater implicit reward; ties count half, a guess gets 50 %.",
+            "accuracy on unseen pairs", "%", pairs.accuracy(before), pairs.accuracy(after), change, _word(change, 1), right
         ),
-        Row(
-            "margin on unseen pairs",
-            "",
-            None if old is None else mean(old, groups, resamples=resamples),
-            mean(new, groups, resamples=resamples),
-            grown,
-            _word(grown, 1),
-            "Implicit reward of the chosen less that of the rejected, in the objective's own units.",
-        ),
+        Row("margin on unseen pairs", "", was, now, grown, _word(grown, 1), gap),
     ]
-    for side, logp, length in (
-        ("chosen", after.logp_chosen, after.length_chosen),
-        ("rejected", after.logp_rejected, after.length_rejected),
+    moved = pairs.displacement(before, after, resamples=resamples)
+    for side, change, logp_before, logp_after, length in (
+        ("chosen", moved.chosen, before.logp_chosen, after.logp_chosen, after.length_chosen),
+        ("rejected", moved.rejected, before.logp_rejected, after.logp_rejected, after.length_rejected),
     ):
-        by: Difference | None = None if moved is None else getattr(moved, side)
-        tokens = [float(max(n, 1)) for n in length]
-        old_logp = None if begun is None else begun[1 if side == "chosen" else 2]
-        rows.append(
-            Row(
-                f"log π per token, {side}",
-                "nats",
-                None if old_logp is None else ratio(old_logp, tokens, groups, resamples=resamples),
-                ratio(logp, tokens, groups, resamples=resamples),
-                by,
-                "neutral",
-                "A small fall of both is usual for losses on pairs; a large fall of the chosen is not.",
-            )
-        )
+        by = pairs.tokens(length)
+        was, now = (ratio(logp, by, groups, resamples=resamples) for logp in (logp_before, logp_after))
+        rows.append(Row(f"log π per token, {side}", "nats", was, now, change, "neutral", fall))
     return rows
 
 

@@ -12,9 +12,10 @@ from penchant.evaluation import goal as aim
 from penchant.evaluation import harm, history
 from penchant.evaluation.evidence import RunEvidence
 from penchant.evaluation.rules import FAILED, SEVERITY, Finding, Rules
+from penchant.evaluation.table import Row, before_after
 from penchant.words import plain
 
-__all__ = ["Finding", "Rules", "Verdict", "judge_run"]
+__all__ = ["Finding", "Row", "Rules", "Verdict", "before_after", "judge_run"]
 
 
 @dataclass(frozen=True)
