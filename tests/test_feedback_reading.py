@@ -30,7 +30,7 @@ def says(text: str) -> dict[str, str]:
 TEXT = st.text(st.characters(codec="utf-8"), max_size=30).filter(str.strip)
 ROWS = st.lists(
     st.fixed_dictionaries({"prompt": TEXT, "chosen": TEXT, "rejected": TEXT}, optional={"margin": st.floats(-9, 9)}).filter(
-        lambda row: row["chosen"] != row["rejected"] and not row["prompt"].startswith("\n\nHuman:")
+        lambda row: row["chosen"] != row["rejected"] and not str(row["prompt"]).startswith("\n\nHuman:")
     ),
     min_size=1,
     max_size=8,

@@ -4,71 +4,23 @@ conclusion about the people behind the rows: that is a deeper diagnosis."""
 from __future__ import annotations
 
 from array import array
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from penchant.errors import Refusal
-from penchant.feedback.reading import Source, digests, open_source
+from penchant.feedback.reading import Source, open_source
 from penchant.feedback.records import Accounting, Problem, Row
+from penchant.feedback.tally import Finding, Lengths, Tally, later
 from penchant.words import plain
 
-Severity = Literal["wrong", "odd", "fine"]
-"""wrong: a run would refuse it. odd: look at it. fine: as it should be."""
-
-LONGER = 0.65
-"""Above this share of pairs, the chosen being the longer counts as odd. Human comparisons commonly lie at 0.55 to 0.65."""
-BALANCE = 0.1
-"""A label rarer than this counts as odd."""
 CHUNK = 512
 """Rows encoded at a time."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing looked at."""
-
-    severity: Severity
-    name: str
-    count: int
-    of: int
-    said: str
-    """What it means, and the mend."""
-    rows: tuple[int, ...] = ()
-    """Numbers of the first rows concerned."""
-
-    def __str__(self) -> str:
-        share = f" of {self.of:,}" if self.of else ""
-        rows = (
-            f" (rows {', '.join(map(str, self.rows))}{', …' if self.count > len(self.rows) else ''})" if self.rows else ""
-        )
-        return f"{self.severity:5}  {self.name}: {self.count:,}{share}{rows}{'. ' + self.said if self.said else ''}"
-
-
-@dataclass(frozen=True)
-class Lengths:
-    """Quantiles of lengths, in characters or tokens."""
-
-    unit: str
-    least: int
-    q10: int
-    median: int
-    q90: int
-    most: int
-
-    @classmethod
-    def of(cls, values: Sequence[int], unit: str = "characters") -> Lengths:
-        x = np.asarray(values, dtype=np.int64)
-        # a length that occurs, not one between two
-        q = np.quantile(x, [0.0, 0.1, 0.5, 0.9, 1.0], method="lower").astype(int).tolist()
-        return cls(unit, *q)
-
-    def __str__(self) -> str:
-        return f"{self.least:,} least, {self.q10:,} / {self.median:,} / {self.q90:,} at 10 / 50 / 90 %, {self.most:,} most"
+ALLOWED = 0.05
+"""The share of rows a run may lose by encoding, unless it is told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +68,7 @@ def check(source: Source | Any, encode: Callable[[list[Row]], Any] | None = None
     """
     if not isinstance(source, Source):
         source = open_source(source, on_problem="drop")
-    tally = _Tally(source)
+    tally = Tally(source)
     for row in source:
         tally.see(row)
     findings = [*_problems(source), *_repeats(source), *tally.findings()]
@@ -154,7 +106,7 @@ def _problems(source: Source) -> list[Finding]:
 
 
 def _repeats(source: Source) -> list[Finding]:
-    rows, prompts = _later(source.row_keys), _later(source.prompt_keys)
+    rows, prompts = later(source.row_keys), later(source.prompt_keys)
     numbers = [source.numbers[i] for i in rows[:5]]
     out = [
         Finding(
@@ -174,161 +126,28 @@ def _repeats(source: Source) -> list[Finding]:
     return out
 
 
-def _later(keys: Sequence[int]) -> list[int]:
-    """Indices whose key came before."""
-    x = np.asarray(keys, dtype=np.uint64)
-    first = np.unique(x, return_index=True)[1]
-    again = np.ones(len(x), dtype=bool)
-    again[first] = False
-    return np.flatnonzero(again).tolist()
-
-
-class _Tally:
-    """Counts of one pass. It keeps numbers and hashes, no text."""
-
-    def __init__(self, source: Source) -> None:
-        self.source = source
-        self.prompt_lengths = array("Q")
-        self.response_lengths = array("Q")
-        self.hits: dict[str, list[int]] = {}
-        self.counts: Counter[str] = Counter()
-        self.longer = self.shorter = self.true = 0
-        self.annotators: Counter[str] = Counter()
-        self.unsigned = 0
-        self.sides: dict[int, tuple[bool, int]] = {}
-        """Key of (prompt, the two responses in either order, or one response) → (which side, first row's number)."""
-        self.optional: Counter[str] = Counter()
-
-    def hit(self, name: str, row: Row) -> None:
-        self.counts[name] += 1
-        rows = self.hits.setdefault(name, [])
-        if len(rows) < 5:
-            rows.append(row.number)
-
-    def see(self, row: Row) -> None:
-        prompt = row.prompt
-        self.prompt_lengths.append(len(prompt) if isinstance(prompt, str) else sum(len(turn["content"]) for turn in prompt))
-        self.response_lengths.extend(len(y) for y in row.responses)
-        if any(sum(map(str.isalnum, y[:64])) < 2 for y in row.responses):
-            self.hit("near-empty", row)
-        if row.annotator is None:
-            self.unsigned += 1
-        else:
-            self.annotators[row.annotator] += 1
-        self.optional.update(name for name in ("strength", "margin") if getattr(row, name) is not None)
-        if row.kind == "pairs":
-            w, l = row.responses
-            self.longer += len(w) > len(l)
-            self.shorter += len(w) < len(l)
-            if " ".join(w.split()).casefold() == " ".join(l.split()).casefold():
-                self.hit("alike", row)
-            self._side(row, (min(w, l), max(w, l)), w > l)
-        elif row.kind == "labelled":
-            self.true += bool(row.label)
-            self._side(row, row.responses, bool(row.label))
-        elif row.kind == "lists":
-            scores = row.scores or ()
-            if len(set(scores)) < len(scores):
-                self.hit("ties", row)
-            if len(set(scores)) == 1:
-                self.hit("all tied", row)
-            if len(set(row.responses)) < len(row.responses):
-                self.hit("repeated responses", row)
-
-    def _side(self, row: Row, responses: tuple[str, ...], side: bool) -> None:
-        key = digests(Row(0, row.kind, row.prompt, responses))[1]
-        before = self.sides.setdefault(key, (side, row.number))
-        if before[0] != side:
-            self.hit("contradiction", row)
-
-    def _found(self, key: str, name: str, said: str, severity: Severity = "odd") -> Finding:
-        n = self.counts[key]
-        return Finding(
-            severity if n else "fine", name, n, len(self.source), said if n else "", tuple(self.hits.get(key, ()))
-        )
-
-    def findings(self) -> list[Finding]:
-        n = len(self.source)
-        kind = self.source.kind
-        out = []
-        if kind != "prompts":
-            out.append(
-                self._found("near-empty", "rows with a near-empty response", "Under two letters or digits; look at them.")
-            )
-        if kind == "pairs":
-            share = self.longer / n
-            said = f"{share:.0%} of pairs ({self.shorter:,} shorter, {n - self.longer - self.shorter:,} equally long)."
-            if share > LONGER:
-                said += " A model can win by writing more: watch lengths, or take a length-normalised objective."
-            out.append(Finding("odd" if share > LONGER else "fine", "chosen longer than rejected", self.longer, n, said))
-            out.append(
-                self._found(
-                    "alike", "pairs alike but for case and white space", "They teach next to nothing; look at them."
-                )
-            )
-            said = "An earlier row prefers the other way round: two opinions, or a slip; keep both only if people differ."
-            out.append(self._found("contradiction", "pairs that contradict an earlier row", said))
-        if kind == "labelled":
-            out.append(self._labels(n))
-            said = "The same completion has both labels; keep both only if people differ."
-            out.append(self._found("contradiction", "labels that contradict an earlier row", said))
-        if kind == "lists":
-            out.append(
-                self._found("ties", "lists with equal scores", "Ties make no pairs; with few distinct scores much is lost.")
-            )
-            out.append(self._found("all tied", "lists without any preference", "All scores are equal; they teach nothing."))
-            out.append(self._found("repeated responses", "lists with a response twice", "Equal texts make no pair."))
-        return [*out, *self._people(n), *self._partial(n)]
-
-    def _labels(self, n: int) -> Finding:
-        share = self.true / n
-        demonstrations = any(form.startswith("demonstrations") for form in self.source.formats)
-        odd = not demonstrations and not BALANCE <= share <= 1 - BALANCE
-        said = f"{share:.0%} of rows."
-        if odd:
-            said += " One label is rare: weigh it up (KTO: undesirable_weight or desirable_weight), or add such rows."
-        return Finding("odd" if odd else "fine", "completions labelled good", self.true, n, said)
-
-    def _people(self, n: int) -> list[Finding]:
-        if not self.annotators:
-            return []
-        most, least = max(self.annotators.values()), min(self.annotators.values())
-        said = f"{least:,} to {most:,} rows each, {np.median(list(self.annotators.values())):,.0f} in the middle."
-        out = [Finding("fine", "annotators", len(self.annotators), 0, said)]
-        if self.unsigned:
-            said = "Methods that model annotators need the name in every row."
-            out.append(Finding("odd", "rows without an annotator", self.unsigned, n, said))
-        return out
-
-    def _partial(self, n: int) -> list[Finding]:
-        said = "An objective that reads it needs it in every row."
-        return [Finding("odd", f"rows with a {name}", k, n, said) for name, k in self.optional.items() if k < n]
-
-
 def _encoded(source: Source, encode: Callable[[list[Row]], Any]) -> tuple[list[Finding], dict[str, Lengths]]:
     """What a model's tokenizer and template make of the rows, a few at a time."""
     total = Accounting()
     prompts, responses = array("Q"), array("Q")
-    refused: list[str] = []
-    stopped = 0
+    refused: list[tuple[int, str]] = []
     rows = iter(source)
     while chunk := list(islice(rows, CHUNK)):
-        try:
-            encoded = encode(chunk)
-        except Refusal as refusal:
-            refused.append(str(refusal))
-            stopped += len(chunk)
-            continue
-        _add(total, encoded.accounting)
-        prompts.extend(len(context) for context in encoded.contexts)
-        responses.extend(len(y) for ys in encoded.responses for y in ys)
+        for part in _parts(encode, chunk, refused):
+            _add(total, part.accounting)
+            prompts.extend(len(context) for context in part.contexts)
+            responses.extend(len(y) for ys in part.responses for y in ys)
     n = len(source)
     out = []
     if refused:
-        out.append(Finding("wrong", "rows the model's encoding stopped at", stopped, n, plain(refused[0])))
+        numbers = tuple(number for number, _ in refused[:5])
+        said = plain(refused[0][1], 400)
+        out.append(Finding("wrong", "rows the model's encoding refuses", len(refused), n, said, numbers))
     for reason, count in sorted(total.dropped.items()):
-        examples = [problem for problem in total.examples if problem.reason in ("", reason)]
-        out.append(Finding("odd", f"rows the model loses: {reason}", count, n, "", _numbers(examples)))
+        examples = [problem for problem in total.examples if problem.reason == reason]
+        severity = "wrong" if total.lost > ALLOWED * n else "odd"
+        said = plain(examples[0].said, 400) if examples else ""
+        out.append(Finding(severity, f"rows the model loses: {reason}", count, n, said, _numbers(examples)))
     said = "The template writes the whole chat otherwise than prompt and response apart (it trims or strips)."
     for name, count, words in (
         ("rows cut to the model's length", total.truncated, "They lose their end and their stop token."),
@@ -341,6 +160,18 @@ def _encoded(source: Source, encode: Callable[[list[Row]], Any]) -> tuple[list[F
         if len(values)
     }
     return out, tokens
+
+
+def _parts(encode: Callable[[list[Row]], Any], rows: list[Row], refused: list[tuple[int, str]]) -> Iterator[Any]:
+    """The rows encoded together; where that is refused, one by one, so that every refused row is known."""
+    try:
+        yield encode(rows)
+    except Refusal as refusal:
+        if len(rows) == 1:
+            refused.append((rows[0].number, str(refusal)))
+            return
+        for row in rows:
+            yield from _parts(encode, [row], refused)
 
 
 def _numbers(problems: list[Problem]) -> tuple[int, ...]:

@@ -19,6 +19,8 @@ CHAT = "chat messages"
 TRANSCRIPTS = "Human/Assistant transcripts read as chat turns"
 ONE_TURN = "chat messages after a string prompt, which is read as one user turn"
 REPEATED = "chat messages that repeat the prompt"
+NO_ANSWER = "is a chat without an assistant's turn at its end; end it with the response."
+SAME = "is the same as 'rejected', so the row prefers nothing; take it out."
 _OTHER_ROLES = {"human": "user", "prompter": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
 """Names other formats use, and ours for them."""
 _EMPTY = {"prompt": "empty prompt", "annotator": "empty annotator"}
@@ -112,11 +114,14 @@ def end_of_prompt(faults: Faults, prompt: Prompt) -> Prompt | None:
     return prompt
 
 
-def response_of(faults: Faults, field: str, value: Any, prompt: Prompt, form: str) -> tuple[Prompt | None, str | None, str]:
-    """The prompt as this response has it, the response's text, and the form."""
+def response_of(
+    faults: Faults, field: str, value: Any, prompt: Prompt | None, form: str
+) -> tuple[Prompt | None, str | None, str]:
+    """The prompt as this response has it, the response's text, and the form. After a bad prompt (None) the response is
+    still looked at for what is wrong with itself."""
     if isinstance(value, str) or not isinstance(value, (list, tuple)):
         response = text_of(faults, field, value)
-        if response is None:
+        if response is None or prompt is None:
             return None, None, ""
         if form != TRANSCRIPTS:
             return prompt, response, form if isinstance(prompt, str) else CHAT
@@ -125,7 +130,7 @@ def response_of(faults: Faults, field: str, value: Any, prompt: Prompt, form: st
             return None, None, ""
         return prompt, response.strip(), form
     turns = turns_of(faults, field, value)
-    if turns is None:
+    if turns is None or prompt is None:
         return None, None, ""
     before = (Message(role="user", content=prompt),) if isinstance(prompt, str) else prompt
     form = ONE_TURN if isinstance(prompt, str) else CHAT
@@ -138,8 +143,7 @@ def response_of(faults: Faults, field: str, value: Any, prompt: Prompt, form: st
 def last_turn(faults: Faults, field: str, turns: tuple[Message, ...]) -> str | None:
     """The content of the one assistant turn that may follow a prompt."""
     if len(turns) == 0 or turns[-1]["role"] != "assistant":
-        said = "is a chat without an assistant's turn at its end; end it with the response."
-        faults.add(field, ..., "no assistant turn", said)
+        faults.add(field, ..., "no assistant turn", NO_ANSWER)
         return None
     if len(turns) > 1:
         said = (
@@ -149,12 +153,6 @@ def last_turn(faults: Faults, field: str, turns: tuple[Message, ...]) -> str | N
         faults.add(field, ..., "several turns", said)
         return None
     return text_of(faults, field, turns[-1]["content"])
-
-
-def same(faults: Faults, chosen: str, rejected: str) -> None:
-    if chosen == rejected:
-        said = "is the same text as 'rejected', so the row prefers nothing; take it out."
-        faults.add("chosen", chosen, "chosen equals rejected", said)
 
 
 def listed(faults: Faults, field: str, value: Any) -> list[Any] | None:

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from penchant.errors import nearest
-from penchant.feedback.fields import flag, listed, name_of, number_of, prompt_of, response_of, same
+from penchant.feedback.fields import SAME, flag, listed, name_of, number_of, prompt_of, response_of
 from penchant.feedback.implicit import implicit_pair
 from penchant.feedback.problems import BadRow, Faults, type_words
 from penchant.feedback.records import Kind, Prompt, Row
@@ -115,101 +115,81 @@ def read_row(raw: object, number: int) -> tuple[Row, str]:
         faults.add(field, raw.get(field, ...), reason, said)
     if faults.found or shape.kind is None:
         raise BadRow(faults.found)
-    row, form = _READERS[shape.kind](raw, faults, shape.extra)
-    if faults.found or row is None:
-        raise BadRow(faults.found)
-    return row, form
-
-
-def _finish(
-    raw: Mapping[str, Any],
-    faults: Faults,
-    extra: tuple[str, ...],
-    kind: Kind,
-    prompt: Prompt | None,
-    responses: tuple[str, ...] = (),
-    label: bool | None = None,
-    scores: tuple[float, ...] | None = None,
-) -> Row | None:
+    content = _READERS[shape.kind](raw, faults)
     annotator = name_of(faults, "annotator", raw.get("annotator"))
     strength = number_of(faults, "strength", raw.get("strength"))
     margin = number_of(faults, "margin", raw.get("margin"))
     if strength is not None and not 0 <= strength <= 1:
-        faults.add(
-            "strength", raw["strength"], "bad strength", "must lie in [0, 1]; 0.5 is no preference, 1 a certain one."
-        )
-    if prompt is None or faults.found:
-        return None
-    kept = {column: raw[column] for column in extra} if extra else {}
-    return Row(faults.number, kind, prompt, responses, label, scores, annotator, strength, margin, kept)
+        faults.add("strength", raw["strength"], "bad strength", "must lie in [0, 1]; 1 is the strongest preference.")
+    if faults.found or content is None:
+        raise BadRow(faults.found)
+    said, prompt, responses, label, scores = content
+    extra = {column: raw[column] for column in shape.extra} if shape.extra else {}
+    return Row(number, shape.kind, prompt, responses, label, scores, annotator, strength, margin, extra), said
 
 
-def _pairs(raw: Mapping[str, Any], faults: Faults, extra: tuple[str, ...]) -> tuple[Row | None, str]:
-    if "prompt" in raw:
-        prompt, form = prompt_of(faults, raw["prompt"])
-        if prompt is None:
-            return None, ""
-        prompt_1, w, form_w = response_of(faults, "chosen", raw["chosen"], prompt, form)
-        prompt_2, l, form_l = response_of(faults, "rejected", raw["rejected"], prompt, form)
-        if w is None or l is None:
-            return None, ""
-        if form_w != form_l or prompt_1 != prompt_2:
-            faults.add("rejected", ..., "mixed forms", f"is {form_l} where 'chosen' is {form_w}; write both in one form.")
-        said = f"explicit-prompt pairs, {form_w}"
-    else:
+Content = tuple[str, Prompt, tuple[str, ...], bool | None, tuple[float, ...] | None]
+"""The words for the format, the prompt, the responses, the label, the scores."""
+
+
+def _pairs(raw: Mapping[str, Any], faults: Faults) -> Content | None:
+    if "prompt" not in raw:
         read = implicit_pair(faults, raw["chosen"], raw["rejected"])
         if read is None:
-            return None, ""
-        prompt_1, w, l, form = read
+            return None
+        prompt, w, l, form = read
         said = f"implicit-prompt pairs, {form}"
-    same(faults, w, l)
-    return _finish(raw, faults, extra, "pairs", prompt_1, (w, l)), said
+    else:
+        given, form = prompt_of(faults, raw["prompt"])
+        prompt, w, form_w = response_of(faults, "chosen", raw["chosen"], given, form)
+        prompt_l, l, form_l = response_of(faults, "rejected", raw["rejected"], given, form)
+        if prompt is None or w is None or l is None:
+            return None
+        if form_w != form_l or prompt != prompt_l:
+            faults.add("rejected", ..., "mixed forms", f"is {form_l} where 'chosen' is {form_w}; write both in one form.")
+        said = f"explicit-prompt pairs, {form_w}"
+    if w == l:
+        faults.add("chosen", w, "chosen equals rejected", SAME)
+    return said, prompt, (w, l), None, None
 
 
-def _labelled(raw: Mapping[str, Any], faults: Faults, extra: tuple[str, ...]) -> tuple[Row | None, str]:
-    prompt, form = prompt_of(faults, raw["prompt"])
+def _labelled(raw: Mapping[str, Any], faults: Faults) -> Content | None:
+    given, form = prompt_of(faults, raw["prompt"])
+    prompt, response, form = response_of(faults, "completion", raw["completion"], given, form)
     label = flag(faults, "label", raw["label"]) if "label" in raw else True
-    if prompt is None:
-        return None, ""
-    prompt, response, form = response_of(faults, "completion", raw["completion"], prompt, form)
+    if prompt is None or response is None:
+        return None
     what = "labelled completions" if "label" in raw else "demonstrations (prompt and completion, no label)"
-    if response is None:
-        return None, ""
-    return _finish(raw, faults, extra, "labelled", prompt, (response,), label), f"{what}, {form}"
+    return f"{what}, {form}", prompt, (response,), label, None
 
 
-def _lists(raw: Mapping[str, Any], faults: Faults, extra: tuple[str, ...]) -> tuple[Row | None, str]:
+def _lists(raw: Mapping[str, Any], faults: Faults) -> Content | None:
     field = "responses" if "responses" in raw else "completions"
-    prompt, form = prompt_of(faults, raw["prompt"])
+    given, form = prompt_of(faults, raw["prompt"])
     values, scores = listed(faults, field, raw[field]), listed(faults, "scores", raw["scores"])
+    read = [response_of(faults, f"{field}[{k}]", value, given, form) for k, value in enumerate(values or ())]
     numbers = [number_of(faults, f"scores[{k}]", x, needed=True) for k, x in enumerate(scores or ())]
-    if prompt is None or values is None or scores is None:
-        return None, ""
+    if values is None or scores is None:
+        return None
     if len(values) < 2:
         faults.add(field, ..., "too few responses", f"holds {len(values)}; a list needs at least 2 to say which is better.")
     if len(values) != len(scores):
         said = f"holds {len(scores)} for {len(values)} {field}; give one score per response."
         faults.add("scores", ..., "scores unlike responses", said)
-    read = [response_of(faults, f"{field}[{k}]", value, prompt, form) for k, value in enumerate(values)]
     if faults.found:
-        return None, ""
-    if any((p, f) != (read[0][0], read[0][2]) for p, _, f in read):
+        return None
+    prompt, _, form = read[0]
+    if any((p, f) != (prompt, form) for p, _, f in read):
         faults.add(field, ..., "mixed forms", "are written in different forms; write all as texts or all as chat messages.")
-    row = _finish(
-        raw,
-        faults,
-        extra,
-        "lists",
-        read[0][0],
-        tuple(y for _, y, _ in read if y is not None),
-        scores=tuple(x for x in numbers if x is not None),
-    )
-    return row, f"lists of scored responses, {read[0][2]}"
+    if prompt is None:
+        return None
+    responses = tuple(y for _, y, _ in read if y is not None)
+    return f"lists of scored responses, {form}", prompt, responses, None, tuple(x for x in numbers if x is not None)
 
 
-def _prompts(raw: Mapping[str, Any], faults: Faults, extra: tuple[str, ...]) -> tuple[Row | None, str]:
+def _prompts(raw: Mapping[str, Any], faults: Faults) -> Content | None:
     prompt, form = prompt_of(faults, raw["prompt"])
-    return _finish(raw, faults, extra, "prompts", prompt), f"prompts, {form}"
+    return None if prompt is None else (f"prompts, {form}", prompt, (), None, None)
 
 
 _READERS = {"pairs": _pairs, "labelled": _labelled, "lists": _lists, "prompts": _prompts}

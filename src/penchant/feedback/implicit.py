@@ -6,7 +6,17 @@ import re
 from itertools import takewhile
 from typing import Any
 
-from penchant.feedback.fields import CHAT, STRINGS, TRANSCRIPTS, end_of_prompt, last_turn, text_of, turns_of
+from penchant.feedback.fields import (
+    CHAT,
+    NO_ANSWER,
+    SAME,
+    STRINGS,
+    TRANSCRIPTS,
+    end_of_prompt,
+    last_turn,
+    text_of,
+    turns_of,
+)
 from penchant.feedback.problems import Faults, type_words
 from penchant.feedback.records import Message, Prompt
 from penchant.feedback.transcripts import looks_like_transcript, transcript_turns
@@ -48,14 +58,20 @@ def _chats(
 ) -> tuple[Prompt, str, str, str] | None:
     """The turns both begin with are the prompt; one assistant's turn is left of each."""
     if chosen == rejected:
-        said = "is the same chat as 'rejected', so the row prefers nothing; take it out."
-        faults.add("chosen", ..., "chosen equals rejected", said)
+        faults.add("chosen", ..., "chosen equals rejected", SAME)
+        return None
+    ends = [("chosen", chosen), ("rejected", rejected)]
+    if open_ends := [field for field, turns in ends if turns[-1]["role"] != "assistant"]:
+        for field in open_ends:
+            faults.add(field, ..., "no assistant turn", NO_ANSWER)
         return None
     shared = sum(1 for _ in takewhile(lambda both: both[0] == both[1], zip(chosen, rejected, strict=False)))
     common = min(shared, len(chosen) - 1, len(rejected) - 1)  # where one goes on after the other's end, that is said below
     w, l = last_turn(faults, "chosen", chosen[common:]), last_turn(faults, "rejected", rejected[common:])
+    if w is None or l is None:
+        return None
     prompt = end_of_prompt(faults, chosen[:common])
-    return None if w is None or l is None or prompt is None else (prompt, w, l, form)
+    return None if prompt is None else (prompt, w, l, form)
 
 
 def _strings(faults: Faults, chosen: str, rejected: str) -> tuple[Prompt, str, str, str] | None:
@@ -63,8 +79,7 @@ def _strings(faults: Faults, chosen: str, rejected: str) -> tuple[Prompt, str, s
     if w is None or l is None:
         return None
     if w == l:
-        said = "is the same text as 'rejected', so the row prefers nothing; take it out."
-        faults.add("chosen", w, "chosen equals rejected", said)
+        faults.add("chosen", w, "chosen equals rejected", SAME)
         return None
     cut = prompt_end(w, l)
     if cut is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,8 +19,8 @@ from penchant.files import cache_folder
 from penchant.words import plain
 
 READABLE = ".jsonl, .jsonl.gz, .json (an array), .parquet, a folder saved by datasets, or a hub id org/name[:split]"
-_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(:[\w.\[\]%:-]+)?")
-_SHA = re.compile(r"@([0-9a-f]{40})/")
+_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(:[\w.-]+)?")
+_SHA = re.compile(r"[0-9a-f]{40}")
 
 
 class Records(Protocol):
@@ -71,12 +72,9 @@ def find(source: object) -> Found:
     """Opens what `source` names, without looking at rows yet."""
     if isinstance(source, (str, Path)):
         return _named(source)
-    if isinstance(source, (bytes, dict)):
-        raise Refusal(f"a source of rows cannot be {type(source).__name__}; give {READABLE}, or a list of mappings.")
-    module = type(source).__module__.split(".")[0]
-    if module == "datasets":
+    if type(source).__module__.split(".")[0] == "datasets":
         return _dataset(source, "data set in memory")
-    if isinstance(source, Sequence):
+    if isinstance(source, Sequence) and not isinstance(source, bytes):
         return Found(Table(source), "rows in memory")
     raise Refusal(
         f"a source of rows cannot be {type(source).__name__}; give {READABLE}, a datasets.Dataset or a list of mappings."
@@ -107,6 +105,8 @@ def _missing(path: Path) -> str:
 
 def _file(path: Path) -> Found:
     name = path.name.casefold()
+    if not os.access(path, os.R_OK):
+        raise Refusal(f"{plain(path)} may not be read; give yourself the right to read it.")
     if path.stat().st_size == 0:
         raise Refusal(f"{plain(path)} is empty; it must hold at least one row.")
     if name.endswith((".jsonl.gz", ".ndjson.gz")):
@@ -193,26 +193,25 @@ def _hub(source: str) -> Found:
     name, _, split = source.partition(":")
     try:
         with _quietly():
-            loaded = datasets.load_dataset(name)
-    except (DatasetNotFoundError, HFValidationError) as error:
+            builder = datasets.load_dataset_builder(name)
+            builder.download_and_prepare()
+    except (DatasetNotFoundError, HFValidationError, FileNotFoundError) as error:
         raise Refusal(f"there is no file {name!r} here, and no such data set on the hub ({plain(error, 200)}).") from None
-    except (ConnectionError, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise Refusal(f"there is no file {name!r} here, and the hub's could not be read ({plain(error, 200)}).") from None
-    splits = list(loaded)
+    # For a data set of the hub the builder's hash is the commit, also where it comes from the local cache.
+    revision = str(builder.hash)
+    if not _SHA.fullmatch(revision):
+        raise Refusal(f"the revision of {name} cannot be told ({plain(revision, 60)}); clear its cache and load it again.")
+    splits = [str(each) for each in builder.info.splits or ()]
     notes = []
     if not split:
         if len(splits) > 1 and "train" not in splits:
             raise Refusal(f"{name} has several splits; name one: {', '.join(f'{name}:{each}' for each in splits)}.")
-        split = "train" if "train" in splits else str(splits[0])
-        notes = [f"split {split!r} of {', '.join(map(str, splits))}"]
+        split = "train" if "train" in splits else splits[0]
+        notes = [f"split {split!r} of {', '.join(splits)}"]
     if split not in splits:
-        raise Refusal(f"{name} has no split {split!r}; {nearest(split, map(str, splits))}")
-    data = loaded[split]
-    shas = {match[1] for url in data.info.download_checksums or () if (match := _SHA.search(url))}
-    if len(shas) != 1:
-        raise Refusal(
-            f"the revision of {name} could not be told from what was downloaded; clear the cache and load it again."
-        )
-    found = _dataset(data, f"{name}:{split}", shas.pop())
+        raise Refusal(f"{name} has no split {split!r}; {nearest(split, splits)}")
+    found = _dataset(builder.as_dataset(split=split), f"{name}:{split}", revision)
     found.notes += notes
     return found

@@ -12,6 +12,7 @@ from penchant.words import brief, plain
 
 SHOWN = 20
 """Problems shown; all are counted."""
+MEND = 'Mend these rows, or have them left out and counted with on_problem="drop".'
 
 _WORDS: dict[type, str] = {
     type(None): "null",
@@ -33,7 +34,7 @@ def type_words(value: object) -> str:
 class DataRefusal(Refusal):
     """A source whose rows cannot be used as they are. All problems were counted, the first are shown."""
 
-    def __init__(self, source: str, problems: Sequence[Problem], count: int, bad: int, read: int) -> None:
+    def __init__(self, source: str, problems: Sequence[Problem], count: int, bad: int, read: int, mend: str = MEND) -> None:
         self.source = source
         self.problems = tuple(problems[:SHOWN])
         """The first of them."""
@@ -42,8 +43,7 @@ class DataRefusal(Refusal):
         many = f"; the first {len(self.problems)}" if count > len(self.problems) else ""
         rows = f"{bad:,} of {read:,} rows" if read != 1 else "its only row"
         head = f"{plain(source)} has {count:,} problem{'s' if count != 1 else ''} in {rows}{many}:"
-        tail = 'Mend these rows, or have them left out and counted with on_problem="drop".'
-        super().__init__("\n".join([head, *(f"  {problem}" for problem in self.problems), tail]))
+        super().__init__("\n".join([head, *(f"  {problem}" for problem in self.problems), mend]))
 
 
 class BadRow(Exception):
@@ -64,7 +64,7 @@ class Faults:
     def add(self, field: str, value: Any, reason: str, said: str) -> None:
         """`value` is what stood there; leave it `...` where showing it says nothing."""
         shown = "" if value is ... else brief(value)
-        self.found.append(Problem(self.number, plain(field, 40), shown, said, reason))
+        self.found.append(Problem(self.number, plain(field, 40), shown, plain(said, 400), reason))
 
 
 class Gathered:
@@ -72,10 +72,13 @@ class Gathered:
 
     def __init__(self) -> None:
         self.first: list[Problem] = []
-        self.count = 0
-        self.rows = 0
+        """The first of all."""
+        self.examples: dict[str, list[Problem]] = {}
+        """The first few of each reason."""
         self.reasons: Counter[str] = Counter()
         """Rows by the first thing wrong with each."""
+        self.count = 0
+        self.rows = 0
 
     def add(self, problems: Sequence[Problem]) -> None:
         """The problems of one row."""
@@ -83,3 +86,6 @@ class Gathered:
         self.count += len(problems)
         self.rows += 1
         self.reasons[problems[0].reason] += 1
+        few = self.examples.setdefault(problems[0].reason, [])
+        if len(few) < 5:
+            few.append(problems[0])

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from penchant.errors import Refusal
+from penchant.feedback.fields import ONE_TURN, REPEATED, TRANSCRIPTS
 from penchant.feedback.formats import read_row
 from penchant.feedback.places import Found, Records, find
 from penchant.feedback.problems import BadRow, DataRefusal, Gathered
@@ -25,6 +26,16 @@ _KINDS: dict[Kind, str] = {
     "lists": "lists of scored responses",
     "prompts": "prompts",
 }
+
+MIXED = "mixed kinds"
+_CONVERSIONS = {
+    TRANSCRIPTS: "Human/Assistant transcripts were read as chat turns, without the white space around each turn",
+    "implicit-prompt pairs, strings": "the words both texts begin with were taken as the prompt; white space before the "
+    "first difference went to the responses",
+    ONE_TURN: "a prompt that is a text was read as one user turn, since its responses are chat messages",
+    REPEATED: "responses that repeat the prompt were read without it",
+}
+"""A form, and what reading it did, for `Source.notes`."""
 
 
 class Source:
@@ -141,12 +152,16 @@ def open_source(
     read = out.accounting.read
     if not read:
         raise Refusal(f"{plain(out.name)} is empty; it must hold at least one row.")
-    mixed = gathered.reasons.keys() & {"mixed kinds"}
-    if gathered.count and (on_problem == "refuse" or mixed or not len(out)):
+    if gathered.count and on_problem == "refuse":
         raise DataRefusal(out.name, gathered.first, gathered.count, gathered.rows, read)
+    if mixed := gathered.reasons[MIXED]:
+        mend = "Kinds are never left out: make one file of each."
+        raise DataRefusal(out.name, gathered.examples[MIXED], mixed, mixed, read, mend)
+    if not len(out):
+        raise DataRefusal(out.name, gathered.first, gathered.count, gathered.rows, read, "No row is left.")
     out.accounting.kept = len(out)
     out.accounting.dropped = dict(gathered.reasons)
-    out.accounting.examples = gathered.first
+    out.accounting.examples = [problem for few in gathered.examples.values() for problem in few]
     return out
 
 
@@ -185,6 +200,9 @@ def _index(out: Source, found: Found) -> Gathered:
     out.prompt_keys, out.row_keys = prompt_keys, row_keys
     out.fingerprint = whole.hexdigest()[:32]
     out.notes = list(found.notes)
+    for mark, said in _CONVERSIONS.items():
+        if n := sum(k for form, k in out.formats.items() if form.endswith(mark)):
+            out.notes.append(f"{said} ({n:,} rows)")
     if found.records.blank:
         out.notes.append(f"{found.records.blank:,} blank lines skipped")
     return gathered
@@ -194,7 +212,7 @@ def _mixture(first: Row, first_form: str, row: Row, form: str) -> Problem | None
     """One source holds one kind of rows; and completions are either all labelled or all demonstrations."""
     if row.kind != first.kind:
         said = f"is a row of {_KINDS[row.kind]}, row {first.number} one of {_KINDS[first.kind]}; keep one kind in one file."
-        return Problem(row.number, "", "", said, "mixed kinds")
+        return Problem(row.number, "", "", said, MIXED)
     if row.kind == "labelled" and form.startswith("labelled") != first_form.startswith("labelled"):
         other = "has no label" if form.startswith("labelled") else "has a label"
         this = "has a label" if form.startswith("labelled") else "is missing"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypedDict
 
 Kind = Literal["pairs", "labelled", "lists", "prompts"]
@@ -83,7 +83,7 @@ class Accounting:
     def drop(self, reason: str, problem: Problem | None = None) -> None:
         self.dropped[reason] = self.dropped.get(reason, 0) + 1
         if problem is not None and len(self.examples) < 20:
-            self.examples.append(problem)
+            self.examples.append(replace(problem, reason=problem.reason or reason))
 
     @property
     def lost(self) -> int:
