@@ -143,8 +143,14 @@ class Chat:
         """The first special token that the template writes after a reply, else the tokenizer's EOS."""
         if self.templated:
             reply = "penchant"
-            whole = self.render("a", reply)
-            after = whole[whole.rindex(reply) + len(reply) :]
+            try:
+                _, found, after = self.render("a", reply).rpartition(reply)
+            except Exception as error:
+                raise Refusal(
+                    f"the chat template cannot write one question and its answer: {brief(str(error), 200)}"
+                ) from error
+            if not found:
+                raise Refusal("the chat template leaves the answer out; use template='none' or a model with another one.")
             special = {i for i, t in self.tokenizer.added_tokens_decoder.items() if t.special}
             for token in self._ids(after):
                 if token in special:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -49,7 +50,7 @@ class Loaded:
     domain: Text
     source: dict[str, Any]
     """name, path, revision (the hub's commit), base (an adapter's model), licence (None where nothing says), fingerprint
-    (of weights, tokenizer and template), stop (the text of the turn's last token)."""
+    (of weights, tokenizer and template), stop (the text of the turn's last token), max_length."""
 
 
 def load(
@@ -90,7 +91,9 @@ def load(
         tokenizer = AutoTokenizer.from_pretrained(spoken, trust_remote_code=False, local_files_only=True)
     except (ValueError, OSError, KeyError) as error:
         raise Refusal(f"model {str(name)!r} cannot be read: {brief(str(error), 400)}") from error
-    tuned, reference = _adapted(model, lora, adapter)
+    with warnings.catch_warnings():  # peft asks transformers by a name that is on its way out
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        tuned, reference = _adapted(model, lora, adapter)
 
     stops = model.generation_config.eos_token_id if model.generation_config is not None else None
     eos = [] if stops is None else [stops] if isinstance(stops, int) else list(stops)
@@ -107,6 +110,7 @@ def load(
             [*_weight_files(base), *(_weight_files(folder) if adapter else [])], domain.fingerprint
         ),
         "stop": domain.chat.stop_text,
+        "max_length": domain.max_length,
     }
     return Loaded(policy, domain, source)
 

@@ -71,8 +71,9 @@ def _convert(gguf: Path, draft: Path) -> None:
     del config.quantization_config  # the weights are dequantised; with it, the model refuses to be saved
     config.eos_token_id, config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
     config._name_or_path = "HuggingFaceTB/SmolLM2-135M-Instruct"
-    model = type(read)(config)
-    model.load_state_dict(read.state_dict())
+    with torch.device("meta"):
+        model = type(read)(config)
+    model.load_state_dict(read.state_dict(), assign=True)
     model.tie_weights()
     model.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id, eos_token_id=config.eos_token_id, pad_token_id=config.pad_token_id
