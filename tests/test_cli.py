@@ -18,6 +18,7 @@ from penchant.command import flags, methods
 from penchant.command.recipe import ASKED, merge, read_recipe
 from penchant.engine.settings import Settings
 from penchant.errors import Refusal, StoppedRun
+from tiny import tiny_model
 
 
 def said(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
@@ -248,3 +249,58 @@ def test_version_and_bare_call_say_what_to_do_next(capsys: pytest.CaptureFixture
 
 def test_what_a_run_is_asked_does_not_collide_with_a_setting():
     assert not set(ASKED) & set(Settings.model_fields)
+
+
+def test_check_says_what_is_wrong_by_row_and_ends_with_2(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    path = tmp_path / "pairs.jsonl"
+    good = '{"prompt": "Hi?", "chosen": "yes", "rejected": "no"}\n'
+    path.write_text(good)
+    code, out, _ = said(capsys, "check", str(path))
+    assert code == 0 and "1 of 1 rows can be used" in out
+    path.write_text(good + '{"prompt": "a", "chosen": "\\u001b[31mb", "rejected": "\\u001b[31mb"}\nnope\n')
+    code, out, _ = said(capsys, "check", str(path))
+    assert code == 2 and "row 2, chosen" in out and "row 3: not JSON" in out and "\x1b" not in out
+    code, out, _ = said(capsys, "check", str(path), "--json")
+    assert code == 2 and json.loads(out)["rows"] == 1
+    code, _, err = said(capsys, "check", str(tmp_path / "pears.jsonl"))
+    assert code == 2 and "did you mean" in err and "pairs.jsonl" in err
+
+
+def test_check_with_a_model_counts_its_tokens(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    path = tmp_path / "pairs.jsonl"
+    path.write_text('{"prompt": "Hi?", "chosen": "yes", "rejected": "no"}\n')
+    code, out, _ = said(capsys, "check", str(path), "--model", str(tiny_model(tmp_path / "model")))
+    assert code == 0 and "responses as encoded, tokens:" in out and "tokens: 0 least" not in out
+
+
+def test_sample_answers_prompts_the_same_way_for_the_same_seed(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    model = str(tiny_model(tmp_path / "model"))
+    words = ("sample", "--model", model, "--limit", "5", "--count", "2", "--seed", "3", "--json")
+    code, first, _ = said(capsys, *words, "--prompt", "Hi?")
+    assert code == 0
+    answer = json.loads(first)
+    assert answer["prompt"] == "Hi?" and len(answer["responses"]) == 2
+    assert said(capsys, *words, "--prompt", "Hi?")[1] == first
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt": "Hi?"}\n{"prompt": "Ho?"}\n')
+    lines = said(capsys, *words, "--prompts", str(prompts))[1].splitlines()
+    assert [json.loads(line)["prompt"] for line in lines] == ["Hi?", "Ho?"]
+    greedy = ("sample", "--model", model, "--limit", "5", "--greedy", "--json", "--prompt", "Hi?", "--seed")
+    assert said(capsys, *greedy, "1")[1] == said(capsys, *greedy, "2")[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--count", "0", "--prompt", "a"), "--count 0: it must be a whole number of at least 1"),
+        (("--prompt", "a", "--prompts", "b"), "not allowed with argument"),
+        ((), "One of the arguments --prompt --prompts is required"),
+        (("--prompt", "a", "--top-p", "2"), "top_p"),
+        (("--prompt", "a", "--batch", "2"), "`penchant sample` has no flag '--batch'"),
+    ],
+)
+def test_sample_refuses_what_makes_no_sense_before_loading(
+    capsys: pytest.CaptureFixture[str], words: tuple[str, ...], expected: str
+):
+    code, out, err = said(capsys, "sample", "--model", "nowhere", *words)
+    assert (code, out) == (2, "") and expected in err
