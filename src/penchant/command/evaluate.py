@@ -26,10 +26,12 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
     from penchant.files import write, write_json
     from penchant.report.page import render
+    from penchant.report.terminal import print_summary
     from penchant.run import Run
-    from penchant.running.voice import Voice
 
     judged = Run.open(arguments.run)
     shown = judged.evidence.settings.get("report_samples", True) and not arguments.no_samples
@@ -39,5 +41,5 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(judged.verdict.to_json(), ensure_ascii=False, indent=1))
     else:
         paths = {"model": judged.model, "report": judged.report, "pairs": judged.pairs}
-        Voice(False).summary(judged.evidence, judged.verdict, paths)
+        print_summary(Console(highlight=False), judged.evidence, judged.verdict, {k: v for k, v in paths.items() if v})
     return 0 if judged.verdict.ok else 1
