@@ -247,7 +247,7 @@ def test_collapse_without_a_better_score_and_into_silence_is_seen_too():
 def test_answers_that_share_an_opening_or_go_far_have_not_collapsed():
     opened = answers(seed=2, score=0.6)
     opened = replace(opened, texts=[["I am sorry but " + t for t in row] for row in opened.texts])
-    far = answers(seed=3, score=0.6, kl=0.8, entropy=0.9)
+    far = answers(seed=3, score=0.6, kl=0.8, entropy=0.6)
     assert "collapsed" not in words(online(answers(), opened))
     assert "collapsed" not in words(online(answers(), far))
     assert finding(online(answers(), far), "collapsed").sentence.startswith("Worth watching: the choice per token fell")
@@ -418,6 +418,7 @@ def test_the_table_shows_before_after_and_a_word():
     rows = {row.name: row for row in before_after(COLLAPSED)}
     assert rows["judge's score (toy)"].word == "better"
     assert rows["distinct-2 at equal length"].word == "worse"
+    assert rows["distinct-2 at equal length"].cells[0] == "0.70"
     assert rows["repetition"].word == "worse"
     assert rows["KL to the reference, per response"].cells[0] == "0.00 nats"
     table = {row.name: row for row in before_after(HEALTHY)}

@@ -49,7 +49,7 @@ def _score(before: SampleEvidence, after: SampleEvidence, rules: Rules) -> Goal:
     old, new = samples.score(before, resamples=rules.resamples), samples.score(after, resamples=rules.resamples)
     assert old is not None and new is not None
     lost = samples.judged(before) - samples.judged(after)
-    verb = "rose" if change.value > 0 else "fell" if change.value < 0 else "stayed"
+    verb = "rose" if change.low > 0 else "fell" if change.high < 0 else "went"
     said = f"On {count} unseen prompts the judge's score {verb} from {old.value:.2f} to {new.value:.2f} "
     said += f"[{change.low:+.2f}, {change.high:+.2f}]"
     if lost > 0.05:
@@ -116,8 +116,8 @@ def nothing_learned(goal: Goal, dead: str | None, evidence: RunEvidence) -> Find
 def not_measured(goal: Goal, dead: str | None) -> Finding:
     """Too little was held out to say whether anything was learned."""
     holds = not goal.measured and dead is None
-    mend = " Hold more out to know whether it learned." if holds else ""
-    return Finding("not measured", holds, f"{goal.said}.{mend}", {})
+    said = f"{goal.said}. Hold more out to know whether it learned." if holds else "Enough was kept to tell."
+    return Finding("not measured", holds, said, {})
 
 
 def memorised(goal: Goal, evidence: RunEvidence, rules: Rules) -> Finding:

@@ -127,7 +127,7 @@ def _texts(before: SampleEvidence, after: SampleEvidence, resamples: int) -> lis
         note = (
             "Different word pairs over all word pairs, both sides cut to equal length: low where all answers sound alike."
         )
-        rows.append(Row("distinct-2 at equal length", "%", at(old), at(new), change, _word(change, 0, -1), note))
+        rows.append(Row("distinct-2 at equal length", "", at(old), at(new), change, _word(change, 0, -1), note))
     rows.append(row("repetition", "%", samples.repetitions, -1, "Three-word runs an answer has said before."))
     entropy = samples.entropy_change(before, after, resamples=resamples)
     old, new = (samples.entropy(e, resamples=resamples) for e in (before, after))
