@@ -173,7 +173,7 @@ def descent(objective: Objective, kind: Kind) -> None:
     batch = example(objective, kind, junk=0.0)
 
     def level(y: Scored) -> Scored:
-        logp = torch.where(y.mask, -1.0 + y.logp.detach() / 50, 0.0)
+        logp = -1.0 + torch.where(y.mask, y.logp.detach() / 200, 0.0)
         two = (torch.arange(y.mask.shape[1]) < 2).expand_as(y.mask)  # of one length, so that sums are level too
         return Scored(logp.requires_grad_(), two, None, dict.fromkeys(y.anchors, logp.detach()), y.values)
 

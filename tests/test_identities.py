@@ -12,7 +12,28 @@ from torch.testing import assert_close
 
 import laws
 from penchant.errors import Refusal
-from penchant.objectives import CDPO, CPO, DPO, IPO, KTO, NLL, ORPO, Labelled, Objective, Pairs, Scored, SimPO
+from penchant.objectives import (
+    CDPO,
+    CPO,
+    DPO,
+    DPOP,
+    IPO,
+    KTO,
+    LNDPO,
+    NCA,
+    NLL,
+    ORPO,
+    RDPO,
+    APODown,
+    APOZero,
+    Hinge,
+    Labelled,
+    LengthRegularisedDPO,
+    Objective,
+    Pairs,
+    Scored,
+    SimPO,
+)
 
 
 def pairs(rows: int = 6, seed: int = 0) -> Pairs:
@@ -37,8 +58,15 @@ def of_length(n: int, seed: int) -> Scored:
     [
         (DPO(), math.log(2)),
         (CDPO(flip=0.3), math.log(2)),
+        (RDPO(flip=0.3), math.log(2)),
+        (LNDPO(), math.log(2)),
+        (DPOP(), math.log(2)),
         (IPO(tau=0.2), 1 / (4 * 0.2**2)),
-        (IPO(0.2, average=False), 6.25),
+        (IPO(tau=0.2, average=False), 1 / (4 * 0.2**2)),
+        (Hinge(), 1.0),
+        (NCA(), 2 * math.log(2)),
+        (APOZero(), 0.0),
+        (APODown(), 0.0),
     ],
     ids=repr,
 )
@@ -57,6 +85,35 @@ def test_cdpo_is_dpo_plus_flip_times_the_margin():
     batch = pairs(64)
     for flip in (0.0, 0.1, 0.45):
         assert_close(CDPO(0.3, flip)(batch), DPO(0.3)(batch) + flip * margin(batch, 0.3), rtol=1e-12, atol=1e-12)
+
+
+def test_rdpo_is_dpo_less_its_correction_and_unbiased_over_the_flips():
+    batch = pairs(64)
+    turned = Pairs(batch.l, batch.w)
+    for flip in (0.1, 0.4):
+        corrected = DPO(0.3)(batch) - flip / (1 - 2 * flip) * margin(batch, 0.3)
+        assert_close(RDPO(0.3, flip)(batch), corrected, rtol=1e-12, atol=1e-12)
+        mean = (1 - flip) * RDPO(0.3, flip)(batch) + flip * RDPO(0.3, flip)(turned)
+        assert_close(mean, DPO(0.3)(batch), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("objective", [CDPO(0.3, 0), RDPO(0.3, 0), DPOP(0.3, 0), LengthRegularisedDPO(0.3, 0)], ids=repr)
+def test_what_is_switched_off_leaves_dpo(objective: Objective):
+    batch = pairs(16)
+    assert_close(objective(batch), DPO(0.3)(batch))
+
+
+def test_lndpo_is_dpo_over_the_length_and_simpo_under_a_uniform_reference():
+    same = Pairs(of_length(4, 1), of_length(4, 2))
+    assert_close(LNDPO(beta=2.0)(same), DPO(beta=0.5)(same))
+    uniform = laws.mapped(pairs(16), lambda y: Scored(y.logp, y.mask, torch.full_like(y.logp, -math.log(50257.0))))
+    assert_close(LNDPO(beta=2.0)(uniform), SimPO(beta=2.0, gamma=0)(uniform))
+
+
+def test_lndpo_pulls_each_token_by_the_inverse_of_its_responses_length():
+    batch = Pairs(of_length(2, 1), of_length(4, 2))
+    w, l = torch.autograd.grad(LNDPO()(batch).sum(), [batch.w.logp, batch.l.logp])
+    assert_close(w[:, 0], -2 * l[:, 0])
 
 
 def fitted(objective: Objective, steps: int = 100) -> float:

@@ -102,8 +102,66 @@ def kto(y: Response, z0: Decimal, beta: Decimal, desirable: Decimal, undesirable
     return desirable - desirable * prefers(over, D(1)) if y.label else undesirable - undesirable * prefers(D(1), over)
 
 
+def rdpo(w: Response, l: Response, beta: Decimal, flip: Decimal) -> Decimal:
+    p = bt(w, l, beta)
+    return (flip * (1 - p).ln() - (1 - flip) * p.ln()) / (1 - 2 * flip)
+
+
+def hinge(w: Response, l: Response, beta: Decimal) -> Decimal:
+    return max(D(0), 1 - beta * (gain(w) - gain(l)))
+
+
+def slic(w: Response, l: Response, delta: Decimal) -> Decimal:
+    return max(D(0), delta - (w.likelihood / l.likelihood).ln())
+
+
+def dpop(w: Response, l: Response, beta: Decimal, penalty: Decimal) -> Decimal:
+    below = min(D(1), w.odds_against_ref)
+    return -prefers((w.odds_against_ref * below**penalty) ** beta, l.odds_against_ref**beta).ln()
+
+
+def length_regularised_dpo(w: Response, l: Response, beta: Decimal, alpha: Decimal) -> Decimal:
+    strength = lambda y: y.odds_against_ref**beta * (alpha * y.n).exp()  # noqa: E731
+    return -prefers(strength(w), strength(l)).ln()
+
+
+def lndpo(w: Response, l: Response, beta: Decimal) -> Decimal:
+    strength = lambda y: y.odds_against_ref ** (beta / y.n)  # noqa: E731
+    return -prefers(strength(w), strength(l)).ln()
+
+
+def exo(w: Response, l: Response, beta: Decimal, flip: Decimal) -> Decimal:
+    p = bt(w, l, beta)
+    return p * (p / (1 - flip)).ln() + (1 - p) * ((1 - p) / flip).ln()
+
+
+def is_data(y: Response, beta: Decimal) -> Decimal:
+    """How surely a response is told from one of the reference: σ(β log π/π_ref)."""
+    return prefers(y.odds_against_ref**beta, D(1))
+
+
+def nca(w: Response, l: Response, beta: Decimal) -> Decimal:
+    a, b = is_data(w, beta), is_data(l, beta)
+    return -(a * ((1 - a) * (1 - b)).sqrt()).ln()
+
+
+def apo_zero(w: Response, l: Response, beta: Decimal) -> Decimal:
+    return is_data(l, beta) - is_data(w, beta)
+
+
+def apo_down(w: Response, l: Response, beta: Decimal) -> Decimal:
+    return is_data(w, beta) - bt(w, l, beta)
+
+
+def discopop(w: Response, l: Response, beta: Decimal, tau: Decimal) -> Decimal:
+    p, m = bt(w, l, beta), bt(w, l, beta / tau)
+    return -(1 - m) * p.ln() + m * (l.odds_against_ref / w.odds_against_ref) ** beta
+
+
 PAIRED: dict[str, Callable[..., Decimal]] = {
     "DPO": dpo, "CDPO": cdpo, "IPO": ipo, "SimPO": simpo, "CPO": cpo, "ORPO": orpo, "NLL": nll_pair,
+    "RDPO": rdpo, "Hinge": hinge, "SLiC": slic, "DPOP": dpop, "LengthRegularisedDPO": length_regularised_dpo,
+    "LNDPO": lndpo, "EXO": exo, "NCA": nca, "APOZero": apo_zero, "APODown": apo_down, "DiscoPOP": discopop,
 }  # fmt: skip
 LABELLED: dict[str, Callable[..., Decimal | None]] = {"KTO": kto, "NLL": nll}
 
