@@ -175,13 +175,14 @@ def test_dropout_stays_off_in_training_and_checkpointed_layers_give_the_same_gra
 
 def test_a_policy_wrapped_for_many_machines_gives_the_same_numbers_and_gradients():
     import torch.distributed as dist
+    from torch._C._distributed_c10d import HashStore
     from torch.nn.parallel import DistributedDataParallel
 
     domain, rows = Text(TOKENIZER, eos=[2]), encoded()
     policy = TextPolicy(tiny_llama(SIZE), TOKENIZER)
     alone = domain.score(policy, rows)
     expected = gradients(policy, alone.total.sum())
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
     try:
         wrapped = DistributedDataParallel(policy)
         scored = domain.score(wrapped, rows)
