@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
+from penchant.domains.text import Text
 from penchant.errors import Refusal
 from penchant.feedback import CheckReport, check, open_source
 from penchant.feedback.records import Accounting, Problem, Row
 from penchant.feedback.tally import Finding, Lengths
+from tiny import CHATML, tiny_tokenizer
 
 
 def pair(prompt: str, chosen: str, rejected: str, **columns: Any) -> dict[str, Any]:
@@ -143,6 +145,24 @@ def test_what_a_model_makes_of_the_rows_is_counted_in_chunks(monkeypatch: pytest
     assert told(report, "rows cut to the model's length") == ("fine", 0, ())
     assert report.lengths["responses as encoded"] == Lengths("tokens", 1, 2, 2, 7, 9)
     assert report.lengths["prompts as encoded"].most == 3
+
+
+def test_a_template_that_trims_and_a_model_too_short_are_said() -> None:
+    tokenizer = tiny_tokenizer(CHATML.replace("message['content']", "message['content'] | trim"))
+    chat = [{"role": "user", "content": "is it?"}]
+    rows = [
+        {"prompt": chat, "chosen": f"{'yes ' * n}yes{' ' * (n == 2)}", "rejected": "no"} for n in (0, 1, 2, 3, 200, 300)
+    ]
+    report = check(rows, Text(tokenizer, max_length=64).encode)
+    assert told(report, "rows the template changes") == ("odd", 1, ())
+    assert told(report, "rows the model loses: too long") == ("wrong", 2, (5, 6))
+    assert report.lengths["prompts as encoded"].unit == "tokens"
+    report = check(rows, Text(tokenizer, max_length=64, too_long="truncate").encode)
+    assert told(report, "rows cut to the model's length") == ("odd", 2, ())
+    assert report.lengths["prompts as encoded"].most + report.lengths["responses as encoded"].most == 64
+    report = check(rows, Text(tokenizer, max_length=64, too_long="error").encode)
+    assert told(report, "rows the model's encoding refuses") == ("wrong", 2, (5, 6))
+    assert not check(rows[:2], Text(tokenizer, max_length=64).encode).wrong
 
 
 def test_real_preferences_are_checked_and_counted_independently(shared_data: Path) -> None:

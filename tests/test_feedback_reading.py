@@ -206,7 +206,7 @@ def test_an_implicit_string_prompt_ends_before_white_space(chosen: str, rejected
 
 
 def test_200_000_rows_are_indexed_without_keeping_their_texts(tmp_path: Path) -> None:
-    n, filler = 200_000, "x" * 400
+    n, filler = 200_000, "x" * 150
     with (tmp_path / "large.jsonl").open("w") as file:
         for i in range(n):
             file.write(f'{{"prompt": "question {i // 2} {filler}", "chosen": "yes {i}", "rejected": "no {i}"}}\n')
@@ -217,7 +217,7 @@ def test_200_000_rows_are_indexed_without_keeping_their_texts(tmp_path: Path) ->
     assert len(source) == n and len(set(source.prompt_keys)) == n // 2
     assert [source[i].responses[0] for i in (0, 123_456, n - 1)] == ["yes 0", "yes 123456", f"yes {n - 1}"]
     assert seconds < 5
-    assert size > 80e6
+    assert size > 40e6
 
     part = tmp_path / "part.jsonl"
     with (tmp_path / "large.jsonl").open("rb") as file:
@@ -226,8 +226,8 @@ def test_200_000_rows_are_indexed_without_keeping_their_texts(tmp_path: Path) ->
     index = open_source(part)
     kept, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    # 32 bytes a row, a fifth in spare room of the growing arrays, and what one row needs; the texts alone are 450 a row
-    assert kept < peak < 10_000 * 60 < part.stat().st_size / 7
+    # 32 bytes a row, a fifth in spare room of the growing arrays, and what one row needs; the texts alone are 200 a row
+    assert kept < peak < 10_000 * 60 < part.stat().st_size / 3
     assert len(index) == 10_000
 
 

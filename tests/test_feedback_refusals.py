@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ from typing import Any
 import datasets
 import pytest
 from datasets.builder import DatasetBuilder
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from penchant.errors import Refusal
 from penchant.feedback import DataRefusal, open_source
@@ -235,6 +239,23 @@ def test_files_that_hold_no_rows_are_refused(tmp_path: Path) -> None:
     assert not list((tmp_path.parent / "cache" / "unpacked").glob(".*"))
 
 
+def test_no_room_to_unpack_is_a_sentence_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b'{"prompt": "p"}'))
+    monkeypatch.setenv("PENCHANT_CACHE", str(tmp_path / "cache"))
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(
+            Refusal, match=r"could not be unpacked into .*unpacked \(No space left on device\); set PENCHANT_CACHE"
+        ):
+            open_source(tmp_path / "a.jsonl.gz")
+    assert not list((tmp_path / "cache" / "unpacked").iterdir())
+    assert len(open_source(tmp_path / "a.jsonl.gz")) == 1
+
+
 def test_folders_and_other_objects_are_refused_with_what_to_give(tmp_path: Path) -> None:
     (tmp_path / "pairs.jsonl").write_text("{}")
     with pytest.raises(Refusal, match=r"is a folder, and not one saved by datasets; name one of its files: pairs\.jsonl"):
@@ -288,3 +309,58 @@ def test_hub_data_is_read_at_a_recorded_revision(tmp_path: Path, monkeypatch: py
     revision = "local"
     with pytest.raises(Refusal, match=r"the revision of org/name cannot be told"):
         open_source("org/name")
+
+
+WORD = st.text(min_size=1, max_size=6)
+TURN = st.fixed_dictionaries(
+    {"role": st.sampled_from(["user", "assistant", "system", "human"]), "content": st.text(max_size=4)}
+)
+SAID = st.one_of(
+    WORD,
+    WORD.map("\n\nHuman: a\n\nAssistant: {}".format),
+    st.sampled_from(["\n\nHuman: a\n\nAssistant:", "the sky is", "\n\nAssistant: a"]),
+    WORD.map("the sky {}".format),
+    st.lists(TURN, max_size=3),
+)
+NUMBER = st.floats(0, 1) | st.integers(0, 1) | st.floats()
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4) | TURN,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
+    max_leaves=5,
+)
+COLUMN = {
+    **dict.fromkeys(("prompt", "chosen", "rejected", "completion", "annotator"), SAID),
+    **dict.fromkeys(("responses", "completions"), st.lists(SAID, max_size=3)),
+    "scores": st.lists(NUMBER, max_size=3),
+    **dict.fromkeys(("strength", "margin"), NUMBER),
+    "label": st.booleans(),
+}
+SETS = st.sampled_from(
+    [["prompt", "chosen", "rejected"], ["chosen", "rejected"], ["prompt", "completion"], ["prompt", "responses", "scores"]]
+)
+ANY_ROW = SETS.flatmap(
+    lambda names: st.fixed_dictionaries(
+        {name: st.one_of(*[COLUMN[name]] * 9, JUNK) for name in names},
+        optional={
+            name: column | JUNK for name, column in COLUMN.items() if name in ("label", "annotator", "strength", "margin")
+        },
+    )
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(ANY_ROW | JUNK, min_size=1, max_size=3), st.binary(max_size=20))
+def test_whatever_a_file_holds_the_answer_is_rows_or_a_refusal(tmp_path: Path, rows: list[Any], noise: bytes) -> None:
+    lines = [json.dumps(row).encode() for row in rows]
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join([*lines, noise]))
+    for source in (rows, tmp_path / "a.jsonl"):
+        try:
+            opened = open_source(source, on_problem="drop")
+        except Refusal as refusal:
+            assert str(refusal)
+            continue
+        assert len(list(opened)) == len(opened) == opened.accounting.read - opened.accounting.lost > 0
+        for row in opened:
+            texts = [*row.responses, *([row.prompt] if isinstance(row.prompt, str) else [t["content"] for t in row.prompt])]
+            assert all(text.encode() is not None for text in texts) and all(y.strip() for y in row.responses)
+            assert row.kind != "pairs" or row.responses[0] != row.responses[1]

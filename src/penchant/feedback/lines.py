@@ -149,6 +149,9 @@ def unpacked(path: Path) -> Path:
         os.replace(draft, target)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise Refusal(f"{plain(path)} is no whole gzip file ({error}); fetch it again.") from None
+    except OSError as error:
+        said = f"{plain(path)} could not be unpacked into {plain(target.parent)} ({error.strerror})"
+        raise Refusal(f"{said}; set PENCHANT_CACHE to a folder with room, or unpack the file yourself.") from None
     finally:
         Path(draft).unlink(missing_ok=True)
     return target

@@ -20,7 +20,7 @@ def looks_like_transcript(text: str) -> bool:
 
 def is_transcript_prompt(text: str) -> bool:
     """A prompt that ends where the assistant is to speak."""
-    return text.startswith("\n\nHuman:") and text.rstrip().endswith("\n\nAssistant:")
+    return text.lstrip().startswith("Human:") and text.rstrip().endswith("\n\nAssistant:")
 
 
 def transcript_turns(text: str) -> tuple[Message, ...] | str:
