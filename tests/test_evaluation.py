@@ -131,6 +131,8 @@ def test_pair_evidence_holds_the_objectives_rewards_whole_log_probs_and_lengths(
     assert pairs.accuracy(found).value == 0.75, "the second pair is a tie and counts half"
     assert pairs.ranking(found).value == 1.0, "a tie of plain log-probs counts as right"
     assert pairs.ranking(found, per_token=True).value == 0.5
+    longer = pairs.lengths(found)
+    assert longer.value == -0.5, "2 and 1 tokens chosen, 1 and 3 rejected"
     before = replace(found, logp_chosen=[-4.0, -3.0], logp_rejected=[-3.0, -3.0])
     moved = pairs.displacement(before, found)
     assert (moved.chosen.value, moved.rejected.value) == pytest.approx((1 / 3, -1 / 4))

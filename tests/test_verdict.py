@@ -389,6 +389,7 @@ def test_a_stopped_run_says_why_and_is_judged_by_what_it_left():
     interrupted = judge_run(run(history=[], stopped_by="interrupted"), FAST)
     assert (interrupted.word, interrupted.ok) == ("interrupted", False)
     assert {f.word for f in interrupted.held} == {"interrupted", "not measured"}
+    assert "did not come to its last measurement" in interrupted.held[-1].sentence
 
 
 @pytest.mark.parametrize("evidence", [HEALTHY, COLLAPSED, run(), run(history=[], stopped_by="interrupted")])

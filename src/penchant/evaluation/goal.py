@@ -100,7 +100,7 @@ def learned(goal: Goal, dead: str | None) -> Finding:
     return Finding("learned", goal.rose and dead is None, f"{goal.said}.", goal.evidence)
 
 
-def nothing_learned(goal: Goal, dead: str | None, evidence: RunEvidence) -> Finding:
+def nothing_learned(goal: Goal, dead: str | None) -> Finding:
     """The model did not move at all; or it moved, and unseen data does not show it for the better."""
     word = "nothing learned"
     if dead is not None:
@@ -113,10 +113,11 @@ def nothing_learned(goal: Goal, dead: str | None, evidence: RunEvidence) -> Find
     return Finding(word, True, said, {"dead": False, **goal.evidence})
 
 
-def not_measured(goal: Goal, dead: str | None) -> Finding:
-    """Too little was held out to say whether anything was learned."""
+def not_measured(goal: Goal, dead: str | None, stopped: bool) -> Finding:
+    """Too little was held out to say whether anything was learned, or the run was stopped before it was measured."""
     holds = not goal.measured and dead is None
-    said = f"{goal.said}. Hold more out to know whether it learned." if holds else "Enough was kept to tell."
+    mend = "The run did not come to its last measurement" if stopped else "Hold more out to know whether it learned"
+    said = f"{goal.said}. {mend}." if holds else "Enough was kept to tell."
     return Finding("not measured", holds, said, {})
 
 

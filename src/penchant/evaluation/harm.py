@@ -72,6 +72,7 @@ def _diversity(signs: _Signs, before: SampleEvidence, after: SampleEvidence, rul
 
 
 def _repetition(signs: _Signs, before: SampleEvidence, after: SampleEvidence, rules: Rules) -> None:
+    # Not cut to equal length: a loop often begins late, and length alone adds no more than a few points.
     change = difference(samples.repetitions(before), samples.repetitions(after), resamples=rules.resamples)
     signs.found |= numbers(repetition_change=change)
     if change.value >= rules.repeating and change.low > 0:

@@ -60,10 +60,10 @@ def judge_run(evidence: RunEvidence, rules: Rules | None = None) -> Verdict:
         history.unstable(evidence, rules),
         harm.collapsed(evidence, aimed, rules),
         aim.memorised(aimed, evidence, rules),
-        aim.nothing_learned(aimed, dead, evidence),
+        aim.nothing_learned(aimed, dead),
         harm.chosen_falling(evidence, rules),
         harm.length_drift(evidence, rules),
-        aim.not_measured(aimed, dead),
+        aim.not_measured(aimed, dead, evidence.stopped_by is not None),
         aim.learned(aimed, dead),
     ]
     findings.sort(key=lambda f: SEVERITY.index(f.word))
