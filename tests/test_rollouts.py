@@ -55,6 +55,7 @@ class Words:
         temperature: float = 1.0,
         top_p: float = 1.0,
         seed: int = 0,
+        scored: bool = True,
     ) -> Samples:
         random = torch.Generator().manual_seed(seed)
         drawn = [[self.draw(random, limit) for _ in range(count)] for _ in contexts]
@@ -209,7 +210,9 @@ def test_a_round_saved_and_loaded_is_the_same_to_the_last_bit(tmp_path: Path) ->
         return len(response) / 3
 
     contexts = [Context("say something", "ada", {"source": 7}), Context("and \ud800 then \u2028 this\x85", "ben")]
-    made = rollout(Words(), POLICY, contexts, FunctionJudge(moody), count=5, limit=7, seed=2, how="all", number=4)
+    made = rollout(
+        Words(), POLICY, contexts, FunctionJudge(moody), count=5, limit=7, seed=2, how="all", number=4, scored=True
+    )
     made.save(tmp_path / "round.jsonl")
     back = Round.load(tmp_path / "round.jsonl", Words())
     before, after = made.samples, back.samples
@@ -217,6 +220,7 @@ def test_a_round_saved_and_loaded_is_the_same_to_the_last_bit(tmp_path: Path) ->
     assert all(map(torch.equal, before.encoded.contexts, after.encoded.contexts))
     for (_, one), (_, two) in zip(before.encoded.flat, after.encoded.flat, strict=True):
         assert torch.equal(one, two)
+    assert before.logp is not None and after.logp is not None
     assert torch.equal(before.logp.logp, after.logp.logp) and torch.equal(before.logp.mask, after.logp.mask)
     assert torch.equal(made.judgement.valid, back.judgement.valid)
     assert torch.equal(made.judgement.total.nan_to_num(-9), back.judgement.total.nan_to_num(-9))
@@ -236,8 +240,9 @@ def test_a_language_models_round_is_trained_on_as_it_was_sampled(tiny_folder: Pa
     domain, policy = loaded.domain, loaded.policy
     contexts = [Context("a night train"), Context(({"role": "user", "content": "how was it?"},))]  # pyright: ignore
     letters = FunctionJudge(lambda prompt, response: float(sum(ch.isalpha() for ch in response)), "letters")
-    made = rollout(domain, policy, contexts, letters, count=6, limit=12, seed=1, how="all")
+    made = rollout(domain, policy, contexts, letters, count=6, limit=12, seed=1, how="all", scored=True)
     assert made.pairs.kept > 4
+    assert made.samples.logp is not None
     # The sampler and the trainer agree on the log-probs of the very same ids.
     flat = {
         y.numpy().tobytes(): x[m]

@@ -130,8 +130,8 @@ class Samples:
     """Row i's responses as text, without the stop token."""
     stopped: tuple[tuple[bool, ...], ...]
     """Whether a response ended by itself rather than by the length limit."""
-    logp: Scored
-    """log π of the sampled ids at temperature 1, from the same function that training uses."""
+    logp: Scored | None
+    """log π of the sampled ids at temperature 1, from the same function that training uses; None where not asked for."""
 
 
 class Domain(Protocol):
@@ -157,8 +157,9 @@ class Domain(Protocol):
         temperature: float = 1.0,
         top_p: float = 1.0,
         seed: int = 0,
+        scored: bool = True,
     ) -> Samples:
-        """`count` responses to each context. temperature 0 is greedy."""
+        """`count` responses to each context. temperature 0 is greedy. `scored`: whether their log-probs are wanted."""
         ...
 
     def recombine(self, encoded: Encoded, i: Sequence[int], j: Sequence[int]) -> Encoded:

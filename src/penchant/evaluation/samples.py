@@ -39,6 +39,8 @@ def sample_evidence(
     `judgement` has one row per response, flat in row order; `judge` is its name."""
     counts = samples.encoded.counts
     y = samples.logp
+    if y is None:
+        raise ValueError("these samples were taken without their log-probs; sample with scored=True.")
     if len(prompts) != len(counts) or len(y) != sum(counts):
         raise ValueError(f"{len(prompts)} prompts and {len(y)} scored responses for {len(counts)} rows of {sum(counts)}.")
     total = lambda x: _nested(torch.where(y.mask, x.detach().double(), 0.0).sum(-1).tolist(), counts)  # noqa: E731

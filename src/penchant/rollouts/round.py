@@ -138,9 +138,11 @@ def rollout(
     seed: int = 0,
     how: How = "best-worst",
     number: int = 1,
+    scored: bool = False,
 ) -> Round:
     """Samples `count` responses to each context, has them judged, makes pairs. The same seed, policy and contexts give the
-    same round. Refuses where not one judgement succeeded."""
+    same round. `scored`: whether the samples' log-probs are wanted, for methods that compare
+    with them. Refuses where not one judgement succeeded."""
     sampling = Sampling(count, limit, float(temperature), float(top_p), seed, how)
     asked = tuple(context if isinstance(context, Context) else Context(context) for context in contexts)
     if not asked:
@@ -154,6 +156,7 @@ def rollout(
         temperature=sampling.temperature,
         top_p=sampling.top_p,
         seed=seed,
+        scored=scored,
     )
     sampled = time.perf_counter()
     judgement = judged(judge, asked, samples)

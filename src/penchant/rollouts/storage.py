@@ -28,15 +28,19 @@ def write(
     path: Path, about: Mapping[str, Any], contexts: Sequence[Context], samples: Samples, judgement: Judgement
 ) -> None:
     """Writes the file whole: first a line about the round, then a line per prompt."""
-    encoded, counts = samples.encoded, samples.encoded.counts
+    encoded, counts, y = samples.encoded, samples.encoded.counts, samples.logp
     head = {
         "format": FORMAT,
         **about,
         "prompts": len(encoded),
         "names": judgement.names,
-        "dtypes": {"reward": str(judgement.reward.dtype), "logp": str(samples.logp.logp.dtype)},
+        "dtypes": {"reward": str(judgement.reward.dtype), "logp": str(y.logp.dtype) if y is not None else None},
     }
-    logp = [x[m].tolist() for x, m in zip(samples.logp.logp.detach(), samples.logp.mask, strict=True)]
+    logp = (
+        [None] * len(encoded.lengths)
+        if y is None
+        else [x[m].tolist() for x, m in zip(y.logp.detach(), y.mask, strict=True)]
+    )
     rewards = [[x if math.isfinite(x) else None for x in row] for row in judgement.reward.tolist()]
     steps = [None] * len(rewards) if judgement.steps is None else judgement.steps.tolist()
     responses = [
@@ -81,7 +85,7 @@ def read(path: Path) -> tuple[dict[str, Any], tuple[Context, ...], Samples, Judg
         raise Refusal(f"{path} is not a whole {FORMAT!r}; remove it and sample the round again.")
     rows = lines[1:]
     said = [response for row in rows for response in row["responses"]]
-    dtypes = {name: DTYPES[kind] for name, kind in head["dtypes"].items()}
+    dtypes = {name: DTYPES[kind] for name, kind in head["dtypes"].items() if kind is not None}
     contexts = tuple(Context(prompt_of(row["prompt"]), row["annotator"], row["extra"]) for row in rows)
     missing = torch.full((len(said),), torch.nan)
     encoded = Encoded(
@@ -95,7 +99,7 @@ def read(path: Path) -> tuple[dict[str, Any], tuple[Context, ...], Samples, Judg
         encoded,
         tuple(tuple(response["text"] for response in row["responses"]) for row in rows),
         tuple(tuple(response["stopped"] for response in row["responses"]) for row in rows),
-        scored((response["logp"] for response in said), encoded.lengths, dtypes["logp"]),
+        scored((response["logp"] for response in said), encoded.lengths, dtypes["logp"]) if "logp" in dtypes else None,
     )
     reward = [[math.nan if x is None else x for x in response["reward"]] for response in said]
     judgement = Judgement(

@@ -61,6 +61,7 @@ class Measure:
             seed=settings.seed + 7,
         )
         y = samples.logp
+        assert y is not None
         ref = Scored(self._all(samples.encoded, scorer.at_start).to(y.logp), y.mask)
         judgement = judged(judge, contexts, samples) if judge is not None else None
         self.anchors.progress("answering held-out prompts", 1, 1)
