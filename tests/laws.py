@@ -50,8 +50,9 @@ def example(objective: Objective, kind: Kind, rows: int = 4, seed: int = 0, **ho
         other = scored(3).detach() if objective.needs.mismatched else None
         return Labelled(scored(1), label, other, **columns)
     if kind is Lists:
-        group = torch.arange(3 * rows) // 3
-        return Lists(scored(1, 3 * rows), group, torch.rand(3 * rows, generator=make, dtype=torch.float64), **columns)
+        group = torch.arange(rows).repeat_interleave(2 + torch.arange(rows) % 3)  # lists of 2, 3, 4, 2 … responses
+        gain = torch.rand(len(group), generator=make, dtype=torch.float64)
+        return Lists(scored(1, len(group)), group, gain, **columns)
     raise NotImplementedError(f"the laws do not make {kind.__name__} yet")
 
 
@@ -269,8 +270,8 @@ def padding_rows(objective: Objective, kind: Kind) -> None:
     """Rows without a single step count nothing, move no statistic and have no loss value."""
     batch = example(objective, kind, rows=4, seed=6)
     empty = torch.tensor([False, True, False, True])[:, None]
-    if kind is Lists:
-        empty = empty.repeat_interleave(3, 0)
+    if isinstance(batch, Lists):
+        empty = empty[batch.group]
     hollow = mapped(batch, lambda y: changed(y, lambda x: x, y.mask & ~empty))
     full = rows_of(batch, [0, 2])
     assert objective.count(hollow) == objective.count(full) == objective.count(hollow.kept())

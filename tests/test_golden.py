@@ -8,6 +8,7 @@ import json
 import math
 import typing
 from decimal import Decimal
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 import twins
-from penchant.objectives import Labelled, Objective, Pairs, Scored, catalogue, read
+from penchant.objectives import Labelled, Lists, Objective, Pairs, Scored, catalogue, read
 
 FOLDER = Path(__file__).with_name("golden")
 GOLDEN = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(FOLDER.glob("*.json"))}
@@ -40,9 +41,13 @@ def scored(responses: list[dict[str, Any]]) -> Scored:
     return Scored(table(lists).requires_grad_(), mask, ref)
 
 
-def batch_of(case: dict[str, Any]) -> Pairs | Labelled:
+def batch_of(case: dict[str, Any]) -> Pairs | Labelled | Lists:
     if "pairs" in case:
         return Pairs(scored([p["w"] for p in case["pairs"]]), scored([p["l"] for p in case["pairs"]]))
+    if "lists" in case:
+        group = torch.tensor([i for i, answers in enumerate(case["lists"]) for _ in answers])
+        flat = [r for answers in case["lists"] for r in answers]
+        return Lists(scored(flat), group, torch.tensor([float(r["gain"]) for r in flat], dtype=torch.float64))
     label = torch.tensor([r["label"] for r in case["responses"]])
     other = scored(case["mismatched"]).detach() if "mismatched" in case else None
     return Labelled(scored(case["responses"]), label, other)
@@ -66,7 +71,10 @@ def test_golden(name: str, case: dict[str, Any]):
     assert values.tolist() == pytest.approx(case["loss"], abs=within, rel=1e-9)
     if "grad" not in case:
         return
-    expected = [[g["w"] for g in case["grad"]], [g["l"] for g in case["grad"]]] if "pairs" in case else [case["grad"]]
+    if "pairs" in case:
+        expected = [[g[side] for g in case["grad"]] for side in ("w", "l")]
+    else:
+        expected = [[g for answers in case["grad"] for g in answers] if "lists" in case else case["grad"]]
     for (y, grad), wanted in zip(sides, expected, strict=True):
         for row, mask, number in zip(grad, y.mask, wanted, strict=True):
             per_step = number if isinstance(number, list) else [number] * int(mask.sum())
@@ -84,7 +92,7 @@ def test_the_state_is_the_recorded_one(name: str, case: dict[str, Any]):
 def exact(response: dict[str, Any]) -> twins.Response:
     """The very numbers that the batch holds, as decimals: spreading a sum evenly rounds it."""
     logp, ref = ([Decimal(x) for x in steps(response, key)] for key in ("logp", "ref"))
-    return twins.Response(logp, ref, response.get("label", True))
+    return twins.Response(logp, ref, response.get("label", True), Decimal(float(response.get("gain", 0))))
 
 
 DERIVED = [c for c in CASES if not c[1]["source"].startswith("by definition")]
@@ -96,18 +104,22 @@ def test_the_second_derivation_agrees(name: str, case: dict[str, Any]):
     values, sides = run(case)
     fields = {f.name: getattr(objective, f.name) for f in dataclasses.fields(typing.cast(Any, objective))}
     fields = {k: Decimal(v) if isinstance(v, float) else v for k, v in fields.items()}
+    twin = twins.ALL[type(objective).__name__, next(key for key in ("pairs", "responses", "lists") if key in case)]
     if "pairs" in case:
         rows = [[exact(p["w"]), exact(p["l"])] for p in case["pairs"]]
-        twin = twins.PAIRED[type(objective).__name__]
+        ours = list(zip(*(list(zip(grad, y.mask, strict=True)) for y, grad in sides), strict=True))
     else:
-        rows = [[exact(r)] for r in case["responses"]]
-        twin = twins.LABELLED[type(objective).__name__]
+        rows = [list(map(exact, answers)) for answers in case.get("lists", [[r] for r in case.get("responses", [])])]
+        flat = zip(sides[0][1], sides[0][0].mask, strict=True)
+        ours = [tuple(islice(flat, len(row))) for row in rows]
+    if "responses" in case:
         fields["z0"] = Decimal(float(case.get("state", {}).get("z0", 0)))
     theirs = [twin(*row, **fields) for row in rows]
     assert values.tolist() == pytest.approx([float(x) for x in theirs if x is not None], rel=1e-11, abs=1e-12)
-    for i, row in enumerate(rows):
-        for (y, grad), slope in zip(sides, twins.slopes(lambda row=row: twin(*row, **fields), row), strict=True):
-            assert grad[i][y.mask[i]].tolist() == pytest.approx(slope, rel=1e-9, abs=1e-12)
+    for row, found in zip(rows, ours, strict=True):
+        slopes = twins.slopes(lambda row=row: twin(*row, **fields), row)
+        for (grad, mask), slope in zip(found, slopes, strict=True):
+            assert grad[mask].tolist() == pytest.approx(slope, rel=1e-9, abs=1e-12)
 
 
 @pytest.mark.parametrize("name", catalogue())

@@ -10,6 +10,7 @@ from typing import Any
 
 getcontext().prec = 80
 D = Decimal
+ZERO = D(0)
 
 
 @dataclass
@@ -19,6 +20,7 @@ class Response:
     logp: list[Decimal]
     ref: list[Decimal]
     label: bool = True
+    gain: Decimal = ZERO
 
     @property
     def n(self) -> int:
@@ -158,12 +160,23 @@ def discopop(w: Response, l: Response, beta: Decimal, tau: Decimal) -> Decimal:
     return -(1 - m) * p.ln() + m * (l.odds_against_ref / w.odds_against_ref) ** beta
 
 
-PAIRED: dict[str, Callable[..., Decimal]] = {
+def infonca(*ys: Response, beta: Decimal, alpha: Decimal) -> Decimal:
+    grades, strengths = [(y.gain / alpha).exp() for y in ys], [y.odds_against_ref**beta for y in ys]
+    return -sum((g / sum(grades) * (s / sum(strengths)).ln() for g, s in zip(grades, strengths, strict=True)), D(0))
+
+
+_PAIRED = {
     "DPO": dpo, "CDPO": cdpo, "IPO": ipo, "SimPO": simpo, "CPO": cpo, "ORPO": orpo, "NLL": nll_pair,
     "RDPO": rdpo, "Hinge": hinge, "SLiC": slic, "DPOP": dpop, "LengthRegularisedDPO": length_regularised_dpo,
     "LNDPO": lndpo, "EXO": exo, "NCA": nca, "APOZero": apo_zero, "APODown": apo_down, "DiscoPOP": discopop,
 }  # fmt: skip
-LABELLED: dict[str, Callable[..., Decimal | None]] = {"KTO": kto, "NLL": nll}
+ALL: dict[tuple[str, str], Callable[..., Decimal | None]] = {
+    **{(name, "pairs"): f for name, f in _PAIRED.items()},
+    ("KTO", "responses"): kto,
+    ("NLL", "responses"): nll,
+    ("InfoNCA", "lists"): infonca,
+}
+"""The second derivation by method and kind of data: a function of a row's responses and the method's fields."""
 
 STEP = D(10) ** -25
 

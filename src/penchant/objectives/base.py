@@ -185,7 +185,12 @@ class Listwise(Objective):
 
     def __call__(self, batch: Lists, state: State | None = None) -> Float[Tensor, "lists"]:
         reward, mask = batch.dense(self.reward(batch.y))
-        return self.loss(reward, batch.dense(batch.gain)[0], mask)
+        return self.loss(reward, batch.dense(batch.gain.to(reward.dtype))[0], mask)
+
+
+def log_share(x: Float[Tensor, "lists k"], mask: Bool[Tensor, "lists k"]) -> Float[Tensor, "lists k"]:
+    """log softmax of each list over the places where it has a response; 0 elsewhere."""
+    return x.masked_fill(~mask, -math.inf).log_softmax(-1).masked_fill(~mask, 0.0)
 
 
 @dataclass(frozen=True, repr=False)
