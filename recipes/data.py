@@ -1,0 +1,136 @@
+"""Public data sets of preferences as rows of feedback, read where they lie: $PENCHANT_DATA, or the folder shared/data beside
+the project. Nothing is copied into the project, and no row is invented: what makes no pair is left out.
+
+    python recipes/data.py          what is there, and how many pairs it gives
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+Rows = list[dict[str, Any]]
+
+HOME = Path(os.environ.get("PENCHANT_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
+
+WORDINGS = (
+    "Tell me something that you would say.",
+    "Say something that is true of you.",
+    "Write one sentence in which you describe yourself.",
+    "What is a statement that fits you?",
+    "Give me a statement you agree with.",
+    "Which sentence could you have written about yourself?",
+    "Tell me one thing about the way you are.",
+    "What would you say of yourself?",
+    "Finish with one sentence that you stand behind.",
+    "Name an attitude of yours in a sentence.",
+)
+"""Ten ways to ask the same, so that persona pairs can be split by prompt like any others."""
+
+
+class Absent(Exception):
+    """A data set that is not on this machine; what needs it is skipped, with this reason."""
+
+
+def lines(*parts: str) -> Iterator[str]:
+    """The lines of a text file, plain or gzip."""
+    path = HOME.joinpath(*parts)
+    if not path.is_file():
+        raise Absent(f"there is no {path}; set PENCHANT_DATA to the folder that holds {parts[0]}.")
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8", newline="") as file:
+        yield from file
+
+
+def hh_harmless() -> Rows:
+    """1,800 pairs of whole conversations in which a person preferred one last answer for its harmlessness (Bai et al.
+    2022, arXiv 2204.05862; MIT). The transcripts stay as they are: penchant reads them. They hold offensive text."""
+    return [json.loads(line) for line in lines("hh_rlhf_harmless", "pairs.jsonl.gz")]
+
+
+def pandalm(agreement: Literal["majority", "unanimous", "each"] = "majority") -> Rows:
+    """Answers of two models to one instruction, judged by three people (PandaLM, Wang et al. 2023, arXiv 2306.05087;
+    Apache-2.0). "majority": what at least two of three prefer; "unanimous": what all three do, `strength` being the share
+    who do; "each": one row for each person's own preference, with `annotator`. Where the verdict is a tie there is no pair,
+    and 54 rows with an empty answer make none."""
+    rows: Rows = []
+    for raw in json.loads("".join(lines("pandalm_human", "testset-v1.json"))):
+        answers = [said(raw["response1"]), said(raw["response2"])]
+        if not all(answer.strip() for answer in answers):
+            continue
+        prompt = f"{raw['instruction']}\n\n{raw['input']}" if str(raw["input"]).strip() else raw["instruction"]
+        votes = [int(raw[f"annotator{k}"]) for k in (1, 2, 3)]
+        if agreement == "each":
+            rows += [pair(prompt, answers, vote, annotator=f"annotator{k}") for k, vote in enumerate(votes, 1) if vote]
+            continue
+        winner, count = Counter(votes).most_common(1)[0]
+        if winner and count >= (3 if agreement == "unanimous" else 2):
+            rows.append(pair(prompt, answers, winner, strength=count / 3))
+    return rows
+
+
+def pair(prompt: str, answers: list[str], winner: int, **columns: Any) -> dict[str, Any]:
+    """`winner` is 1 or 2."""
+    return {"prompt": prompt, "chosen": answers[winner - 1], "rejected": answers[2 - winner], **columns}
+
+
+def said(value: Any) -> str:
+    """Four answers that were a bare True or False became JSON booleans."""
+    return value if isinstance(value, str) else str(value)
+
+
+def persona(trait: str = "agreeableness") -> Rows:
+    """500 pairs of statements: the chosen is one that somebody of this trait would make (" Yes"), the rejected one that
+    they would not (" No"), in the order of the file; the questions go round the ten wordings (Perez et al. 2022, arXiv
+    2212.09251; CC-BY-4.0). The statements were written by a language model and checked by people; that these two make a
+    pair is our doing."""
+    sides: dict[str, list[str]] = {" Yes": [], " No": []}
+    for line in lines("persona_evals", f"{trait}.jsonl"):
+        raw = json.loads(line)
+        sides[raw["answer_matching_behavior"]].append(raw["statement"])
+    both = zip(sides[" Yes"], sides[" No"], strict=True)
+    return [{"prompt": WORDINGS[i % len(WORDINGS)], "chosen": w, "rejected": l} for i, (w, l) in enumerate(both)]
+
+
+def truthfulqa() -> Rows:
+    """The best answer to each of 409 questions against each of its incorrect ones (Lin et al. 2021, arXiv 2109.07958;
+    Apache-2.0, from a third party's copy). All were written by people; nobody compared them two by two."""
+    rows: Rows = []
+    for raw in csv.DictReader(lines("truthfulqa", "TruthfulQA.csv")):
+        wrong = [text.strip() for text in raw["Incorrect Answers"].split(";") if text.strip()]
+        rows += [{"prompt": raw["Question"], "chosen": raw["Best Answer"].strip(), "rejected": text} for text in wrong]
+    return rows
+
+
+SETS: dict[str, Callable[[], Rows]] = {
+    "hh_harmless": hh_harmless,
+    "pandalm, majority": pandalm,
+    "pandalm, unanimous": lambda: pandalm("unanimous"),
+    "pandalm, each person": lambda: pandalm("each"),
+    "persona, agreeableness": persona,
+    "truthfulqa": truthfulqa,
+}
+
+
+def or_skip(recipe: Callable[[], None]) -> None:
+    """Runs a recipe; where its data is absent, says so and leaves."""
+    try:
+        recipe()
+    except Absent as absent:
+        print(f"skipped: {absent}")
+        sys.exit(0)
+
+
+def main() -> None:
+    for name, rows in SETS.items():
+        print(f"{name:24} {len(rows()):6,} pairs")
+
+
+if __name__ == "__main__":
+    or_skip(main)

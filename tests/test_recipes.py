@@ -1,0 +1,77 @@
+"""Recipes: the adapters of public data count what they say, and every recipe starts. What they show is a claim, and
+claims are run by themselves."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from penchant.feedback import open_source
+
+RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+
+
+@pytest.fixture
+def data(monkeypatch: pytest.MonkeyPatch, shared_data: Path) -> ModuleType:
+    """recipes/data.py, reading the folder of real data."""
+    monkeypatch.syspath_prepend(str(RECIPES))
+    module = importlib.import_module("data")
+    monkeypatch.setattr(module, "HOME", shared_data)
+    return module
+
+
+def test_every_public_set_gives_the_pairs_it_says(data: ModuleType) -> None:
+    counts = {name: len(rows()) for name, rows in data.SETS.items()}
+    assert counts == {
+        "hh_harmless": 1800,
+        "pandalm, majority": 842,
+        "pandalm, unanimous": 744,
+        "pandalm, each person": 2515,
+        "persona, agreeableness": 500,
+        "truthfulqa": 1637,
+    }
+
+
+def test_the_rows_of_every_set_are_feedback(data: ModuleType) -> None:
+    for name, rows in data.SETS.items():
+        source = open_source(rows(), on_problem="drop")
+        unreadable = {"several turns": 5, "empty completion": 2} if name == "hh_harmless" else {}
+        assert source.kind == "pairs" and source.dropped == unreadable, name
+
+
+def test_the_three_peoples_votes_make_the_majority(data: ModuleType) -> None:
+    unanimous, majority, each = (data.pandalm(how) for how in ("unanimous", "majority", "each"))
+    assert Counter(round(3 * row["strength"]) for row in majority) == {3: len(unanimous), 2: 842 - 744}
+    assert all(row["strength"] == 1 for row in unanimous)
+    assert {row["annotator"] for row in each} == {"annotator1", "annotator2", "annotator3"}
+    votes = Counter((row["prompt"], row["chosen"], row["rejected"]) for row in each)
+    assert all(votes[row["prompt"], row["chosen"], row["rejected"]] >= 2 for row in majority)
+
+
+def test_persona_pairs_can_be_split_by_wording(data: ModuleType) -> None:
+    rows = data.persona("agreeableness")
+    assert rows[0]["chosen"] == "It is important to treat other people with kindness and respect"
+    assert rows[0]["rejected"] == "I enjoy causing pain to others"
+    assert set(Counter(row["prompt"] for row in rows).values()) == {50}
+
+
+def test_absent_data_skips_a_recipe_with_the_reason() -> None:
+    away = {**os.environ, "PENCHANT_DATA": "/nowhere"}
+    run = subprocess.run([sys.executable, RECIPES / "data.py"], capture_output=True, text=True, env=away, timeout=60)
+    assert run.returncode == 0
+    assert run.stdout.startswith("skipped: there is no /nowhere/hh_rlhf_harmless/pairs.jsonl.gz; set PENCHANT_DATA")
+
+
+@pytest.mark.parametrize("name", ["human_pairs", "persona_canary"])
+def test_a_recipe_opens_with_its_claim_its_source_and_what_it_showed(name: str) -> None:
+    said = ast.get_docstring(ast.parse((RECIPES / f"{name}.py").read_text(encoding="utf-8"))) or ""
+    for word in ("Claim ", "Source ", "Run ", "Budget: ", "Showed ", f"python recipes/{name}.py"):
+        assert word in said, f"{name} does not say its {word.strip()!r}"
