@@ -4,8 +4,8 @@ Claim     A model that is shown pairs of statements, one that an agreeable perso
           learns which is which for statements it has not seen. If this fails, the library is broken.
 Source    Statements: Perez et al. 2022, arXiv 2212.09251, persona/agreeableness, written by a language model and checked by
           people; paired by us. Method: Rafailov et al. 2023, arXiv 2305.18290, eq. 7.
-Run       SmolLM2-135M-Instruct, all weights, 40 steps of 4 pairs, learning rate 3e-5, held out by prompt (2 of 10 wordings,
-          100 pairs). Budget: 300 CPU-seconds.
+Run       SmolLM2-135M-Instruct, all weights, 40 steps of 4 pairs (160, each once), learning rate 3e-5; held out are 100 pairs
+          of other statements under two other wordings of the question. Budget: 400 CPU-seconds.
 Showed    A prototype that trained the upper six layers only: 99 % held-out accuracy, margin +0.76. It must stay above 90 %.
 
     python recipes/persona_canary.py
@@ -23,15 +23,16 @@ LEAST = 0.90
 
 
 def canary(model: str = "smollm2", output: str = "runs/persona_canary", steps: int | None = None) -> Figures:
+    rows, unseen = data.persona("agreeableness"), data.WORDINGS[8:]
     run = align(
         model,
-        data.persona("agreeableness"),
+        [row for row in rows if row["prompt"] not in unseen][:160],
         DPO(beta=0.1),
         output=output,
+        unseen=[row for row in rows if row["prompt"] in unseen],
         steps=steps or 40,
         batch=4,
         learning_rate=3e-5,
-        held_out=2,
         sample_prompts=2,
         sample_count=4,
         limit=32,
