@@ -23,7 +23,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for path, text in {**pages, "methods/index.md": methods_page(said), "settings.md": settings_page()}.items():
         files.append(File.generated(config, path, content=text))
     listed: Any = [{one.name: f"methods/{one.name.lower()}.md"} for one in said]
-    config.nav = [{"Methods": ["methods/index.md", *listed]} if "Methods" in entry else entry for entry in config.nav or []]
+    config.nav = [
+        {"Methods": [{"All": "methods/index.md"}, *listed]} if "Methods" in entry else entry for entry in config.nav or []
+    ]
     return files
 
 
@@ -58,7 +60,8 @@ def method_page(one: Description) -> str:
         for field in one.fields
     ]
     table = ["| field | default | allowed | what it does |", "| --- | --- | --- | --- |", *fields] if fields else ["None."]
-    link = f" ([arXiv {one.arxiv}](https://arxiv.org/abs/{one.arxiv}))" if one.arxiv else ""
+    paper = f"arXiv {one.arxiv}"
+    source = cell(one.source).replace(paper, f"[{paper}](https://arxiv.org/abs/{one.arxiv})" if one.arxiv else paper)
     broken = [f"- *{cell(law)}*: {cell(why)}" for law, why in one.breaks.items()]
     needs = ", ".join(f"`{need}`" for need in one.needs) or "nothing"
     return "\n".join(
@@ -67,7 +70,7 @@ def method_page(one: Description) -> str:
             "",
             f'<div class="equation">{html.escape(one.equation)}</div>',
             "",
-            f"{cell(one.source)}{link}",
+            source,
             "",
             one.doc,
             "",
