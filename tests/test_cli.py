@@ -94,7 +94,7 @@ def test_flags_follow_a_class_that_has_never_been_seen_before():
         (["align", "--batch-size=4"], "`penchant align` has no flag '--batch-size'; did you mean '--batch'?"),
         (["align", "--model", "m"], "A run needs --data, --objective, --output."),
         (["check"], "The following arguments are required: DATA."),
-        (["methods", "DPP"], "did you mean 'DPO'?"),
+        (["methods", "simpoo"], "did you mean 'SimPO'?"),
         (["methods", "--data", "pair"], "did you mean 'pairs'?"),
         (["cache", "clean"], "did you mean 'clear'?"),
         (["align", "a.yaml", "b.yaml"], "quote a value that holds spaces"),

@@ -73,7 +73,7 @@ def test_commands_in_the_documents_are_taken(where: str, line: str):
         assert not words or words[0] in cli.build()[1]
         return
     arguments = cli.parse(words)
-    if "objective" in vars(arguments):
+    if vars(arguments).get("objective") is not None:
         read(arguments.objective)
     if arguments.command == "align":
         from penchant.command.flags import given

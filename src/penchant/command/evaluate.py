@@ -1,45 +1,111 @@
-"""`penchant evaluate`: judges a finished run again from what it left, without its model, and writes verdict and report
-anew. It trains and samples nothing."""
+"""`penchant evaluate`: judges a finished run again from what it left, or a model against the one it came from on a file
+neither saw. The measuring and judging is done below."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-SUMMARY = "judge a finished run again and write its verdict and report anew"
+from penchant.errors import Refusal
+from penchant.words import plain
 
-USAGE = "penchant evaluate RUN [--no-samples] [--json]"
+if TYPE_CHECKING:
+    from penchant.evaluation.evidence import RunEvidence
+    from penchant.evaluation.verdict import Verdict
+
+SUMMARY = "judge a finished run again, or a model on unseen data"
+
+USAGE = "penchant evaluate RUN [--no-samples] | MODEL --reference MODEL --data DATA [settings]"
 
 EXAMPLES = """\
 examples:
   penchant evaluate runs/first
-  penchant evaluate runs/first --no-samples
-  penchant evaluate runs/first --json
+  penchant evaluate runs/first/model --reference smollm2 --data unseen.jsonl
+  penchant evaluate runs/online/model --reference smollm2 --data prompts.jsonl --judge vader
 
-It reads RUN/evidence.json and nothing else: no model is loaded. Exit code 1 where the verdict says it did not work."""
+A run is judged from its evidence alone, without its model, and its verdict and report are written anew. Exit code 1 where
+the verdict says it did not work."""
+
+SETTINGS = (
+    *("template", "max_length", "too_long", "bad_rows", "allow_bin"),
+    *("sample_prompts", "sample_count", "limit", "temperature", "top_p"),
+    *("seed", "tokens", "precision", "threads"),
+)
+"""The settings of a run that measuring shares."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", help="the output folder of a run that has ended")
+    from penchant.command.flags import add_settings
+    from penchant.command.recipe import ASKED
+    from penchant.engine.settings import Settings
+
+    parser.add_argument("what", metavar="RUN_OR_MODEL", help="a finished run's output folder, or a model")
     parser.add_argument("--no-samples", action="store_true", help="leave texts of data and model out of the report")
     parser.add_argument("--json", action="store_true", help="print the verdict as JSON")
+    model = parser.add_argument_group("a model on unseen data")
+    model.add_argument("--reference", metavar="MODEL", help="the model it came from, to compare with")
+    model.add_argument("--data", metavar="DATA", help="pairs, lists or prompts neither was trained on")
+    model.add_argument(
+        "--objective", metavar="OBJECTIVE", help="whose implicit reward is measured (default: DPO(beta=0.1))"
+    )
+    model.add_argument("--judge", metavar="JUDGE", help=ASKED["judge"].partition(";")[0])
+    add_settings(parser, Settings, SETTINGS)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
+    from penchant.command.flags import given
+    from penchant.engine.settings import Settings
 
-    from penchant.files import write, write_json
-    from penchant.report.page import render
-    from penchant.report.terminal import print_summary
+    asked = {name: vars(arguments)[name] for name in ("reference", "data", "objective", "judge")}
+    settings = Settings.of(given(arguments, Settings))
+    if arguments.data is None:
+        extra = [name for name, value in asked.items() if value is not None] + list(given(arguments, Settings))
+        if extra:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in extra)
+            raise Refusal(f"{flags} measures a model on data: give --data too, and --reference.")
+        return _again(arguments)
+    if arguments.reference is None:
+        raise Refusal("--data measures a model against the one it came from: give --reference too.")
+    if (Path(arguments.what) / "run.json").is_file():
+        raise Refusal(f"{plain(arguments.what)} is a run; its model is {plain(Path(arguments.what) / 'model')}.")
+
+    from penchant.objectives.reader import read
+    from penchant.rewards import load_judge
+    from penchant.running.evaluate import evaluate
+    from penchant.running.voice import Voice
+
+    judge = load_judge(asked["judge"]) if asked["judge"] else None
+    objective = read(asked["objective"] or "DPO(beta=0.1)")
+    voice = Voice(quiet=arguments.json)
+    with voice:
+        evidence, verdict = evaluate(arguments.what, arguments.reference, arguments.data, objective, judge, settings, voice)
+    return _show(evidence, verdict, {}, arguments.json)
+
+
+def _again(arguments: argparse.Namespace) -> int:
+    """A finished run, judged from its evidence."""
     from penchant.run import Run
 
-    judged = Run.open(arguments.run)
+    judged = Run.open(arguments.what)
+    from penchant.files import write, write_json
+    from penchant.report.page import render
+
     shown = judged.evidence.settings.get("report_samples", True) and not arguments.no_samples
     write(judged.report, render(judged.evidence, judged.verdict, samples=shown))
     write_json(judged.folder / "verdict.json", judged.verdict.to_json())
-    if arguments.json:
-        print(json.dumps(judged.verdict.to_json(), ensure_ascii=False, indent=1))
+    paths = {"model": judged.model, "report": judged.report, "pairs": judged.pairs}
+    return _show(judged.evidence, judged.verdict, {k: v for k, v in paths.items() if v}, arguments.json)
+
+
+def _show(evidence: RunEvidence, verdict: Verdict, paths: dict[str, Path], as_json: bool) -> int:
+    if as_json:
+        print(json.dumps(verdict.to_json(), ensure_ascii=False, indent=1))
     else:
-        paths = {"model": judged.model, "report": judged.report, "pairs": judged.pairs}
-        print_summary(Console(highlight=False), judged.evidence, judged.verdict, {k: v for k, v in paths.items() if v})
-    return 0 if judged.verdict.ok else 1
+        from rich.console import Console
+
+        from penchant.report.terminal import print_summary
+
+        print_summary(Console(highlight=False), evidence, verdict, paths)
+    return 0 if verdict.ok else 1

@@ -1,0 +1,107 @@
+"""A model against the one it came from, on data neither was trained on: measured and judged as a run measures and judges
+itself. It trains nothing and writes nothing but caches."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from penchant.domains.models import Loaded, load
+from penchant.engine.precision import Precision, choose
+from penchant.engine.settings import Settings
+from penchant.engine.sources import Anchors, Scorer
+from penchant.errors import Refusal
+from penchant.evaluation.evidence import RunEvidence
+from penchant.evaluation.verdict import Verdict, judge_run
+from penchant.feedback import convert, open_source
+from penchant.files import cache_folder, fingerprint
+from penchant.objectives.base import Objective
+from penchant.rewards.base import Judge
+from penchant.rollouts import contexts_of
+from penchant.running.measure import Measure
+from penchant.running.voice import Voice
+
+
+def evaluate(
+    model: str,
+    reference: str,
+    data: str | Path,
+    objective: Objective,
+    judge: Judge | None,
+    settings: Settings,
+    voice: Voice,
+) -> tuple[RunEvidence, Verdict]:
+    """The reference's numbers as before, the model's as after. data: pairs or lists, whose implicit rewards are measured by
+    the objective, or prompts, whose answers a judge scores. Raises Refusal where the two models do not read text alike."""
+    started = time.perf_counter()
+    torch.set_num_threads(settings.threads or os.cpu_count() or 1)
+    accelerator = Accelerator()
+    source = open_source(data, on_problem=settings.bad_rows)
+    if source.kind == "prompts" and judge is None:
+        raise Refusal(f"{source.name} holds prompts only, and somebody must judge the answers: give --judge.")
+    voice.say(f"loading {model} and {reference}")
+    new, old = (_load(name, settings, accelerator.device) for name in (model, reference))
+    if new.domain.fingerprint != old.domain.fingerprint:
+        raise Refusal(
+            f"{model} and {reference} write text differently (tokenizer, template or length), so their log-probs cannot be "
+            "compared; give the model this one was trained from."
+        )
+    rows = list(source)
+    pairs = None
+    if source.kind in ("pairs", "lists"):
+        pairs = new.domain.encode(rows if source.kind == "pairs" else convert(rows, "pairs"))
+        voice.say(f"{source.name}: {pairs.accounting}")
+        if not len(pairs):
+            raise Refusal(f"no row of {source.name} is left to measure: {pairs.accounting}.")
+    prompts = contexts_of(rows)[: settings.sample_prompts]
+
+    precision = choose(settings.precision, accelerator.device)
+    precision.apply()
+    before = _measure(old, old, precision, objective, judge, settings, accelerator, voice)
+    after = _measure(new, old, precision, objective, judge, settings, accelerator, voice)
+    evidence = RunEvidence(
+        settings={"model": model, "reference": reference, "data": str(data), "objective": repr(objective)},
+        choices={"precision": precision.to_json(), "device": str(accelerator.device)},
+        data={"source": source.name, "fingerprint": source.fingerprint, "held_out": len(source)},
+        pairs_before=before.pairs(pairs, "pairs"),
+        samples_before=before.samples(prompts),
+        pairs_after=after.pairs(pairs, "pairs"),
+        samples_after=after.samples(prompts),
+        seconds=time.perf_counter() - started,
+    )
+    return evidence, judge_run(evidence)
+
+
+def _load(name: str, settings: Settings, device: torch.device) -> Loaded:
+    loaded = load(
+        name,
+        allow_bin=settings.allow_bin,
+        template=settings.template,
+        max_length=settings.max_length,
+        too_long=settings.too_long,
+    )
+    loaded.policy.to(device)
+    return loaded
+
+
+def _measure(
+    loaded: Loaded,
+    reference: Loaded,
+    precision: Precision,
+    objective: Objective,
+    judge: Judge | None,
+    settings: Settings,
+    accelerator: Accelerator,
+    voice: Voice,
+) -> Measure:
+    """What measures a model, held against the reference."""
+    start: Any = lambda: reference.policy  # noqa: E731
+    scorer = Scorer(loaded.domain, loaded.policy, precision, accelerator.device, settings.tokens, None, start)
+    scorer.moved = loaded is not reference
+    cache = cache_folder() / "references" / fingerprint(reference.source["fingerprint"], precision.name, precision.matmul)
+    return Measure(Anchors(scorer, objective, settings, accelerator, cache, voice.progress), objective, settings, judge)
