@@ -175,6 +175,20 @@ def test_all_problems_are_counted_and_the_first_twenty_shown() -> None:
     assert len(said) == 22 and 'on_problem="drop"' in said[-1]
 
 
+def test_a_misnamed_column_is_said_once_with_its_rows() -> None:
+    rows = [{"prompt": "p", "choosen": "a", "rejected": "b"}] * 40 + [{"idx": 1, "response1": "a", "annotator1": 2}] * 30
+    with pytest.raises(DataRefusal) as refused:
+        open_source(rows, name="mine")
+    assert str(refused.value).split("\n") == [
+        "mine has 70 problems in 70 of 70 rows; the first 2:",
+        "  row 1, choosen = 'a': no such column; did you mean 'chosen'? Rename one of them. (So in 40 rows.)",
+        "  row 41: no known column among 'idx', 'response1', 'annotator1'; a row is {prompt, chosen, rejected}, "
+        "{chosen, rejected}, {prompt, responses, scores}, {prompt, completion, label}, {prompt, completion} or {prompt}. "
+        "(So in 30 rows.)",
+        'Mend these rows, or have them left out and counted with on_problem="drop".',
+    ]
+
+
 def test_dropped_rows_are_counted_by_reason_and_none_is_lost_unsaid() -> None:
     rows = [GOOD, {**GOOD, "chosen": ""}, {**GOOD, "chosen": "b"}, GOOD, {**GOOD, "chosen": "b"}]
     source = open_source(rows, on_problem="drop")

@@ -90,9 +90,9 @@ def layout(columns: tuple[str, ...]) -> Layout:
 
 def near_miss(column: str, options: tuple[str, ...]) -> str | None:
     """The known column this one is probably meant to be: "choosen", "Prompt", "labels". Names with an ending of their own
-    ("prompt_id", "annotator_age") mean something else."""
+    ("prompt_id", "annotator_age", "response1") mean something else."""
     folded = column.casefold()
-    if any(folded.startswith((option + "_", option + "-", option + ".", option + " ")) for option in options):
+    if folded[-1:].isdigit() or folded.startswith(tuple(option + mark for option in options for mark in "_-. ")):
         return None
     found = difflib.get_close_matches(folded, options, n=1, cutoff=0.8)
     return found[0] if found else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from penchant.errors import Refusal
@@ -46,6 +47,10 @@ class DataRefusal(Refusal):
         super().__init__("\n".join([head, *(f"  {problem}" for problem in self.problems), mend]))
 
 
+OF_COLUMNS = ("misspelt column", "missing field", "unclear kind", "no known column")
+"""Reasons that lie in the names of columns, which whole files share."""
+
+
 class BadRow(Exception):
     """Raised while one row is read; carries everything wrong with it."""
 
@@ -72,7 +77,9 @@ class Gathered:
 
     def __init__(self) -> None:
         self.first: list[Problem] = []
-        """The first of all."""
+        """The first of all; what is wrong with a column's name is there once."""
+        self.columns: Counter[tuple[str, str]] = Counter()
+        """Rows by (field, what is wrong with the names of their columns)."""
         self.examples: dict[str, list[Problem]] = {}
         """The first few of each reason."""
         self.reasons: Counter[str] = Counter()
@@ -82,10 +89,23 @@ class Gathered:
 
     def add(self, problems: Sequence[Problem]) -> None:
         """The problems of one row."""
-        self.first.extend(problems[: SHOWN - len(self.first)])
+        for problem in problems:
+            same = (problem.field, problem.said)
+            if problem.reason in OF_COLUMNS:
+                self.columns[same] += 1
+            if len(self.first) < SHOWN and self.columns[same] <= 1:
+                self.first.append(problem)
         self.count += len(problems)
         self.rows += 1
         self.reasons[problems[0].reason] += 1
         few = self.examples.setdefault(problems[0].reason, [])
         if len(few) < 5:
             few.append(problems[0])
+
+    def shown(self) -> list[Problem]:
+        """The first problems; one that many rows share says how many."""
+        rows = [self.columns[problem.field, problem.said] for problem in self.first]
+        return [
+            replace(problem, said=f"{problem.said} (So in {n:,} rows.)") if n > 1 else problem
+            for problem, n in zip(self.first, rows, strict=True)
+        ]

@@ -153,12 +153,12 @@ def open_source(
     if not read:
         raise Refusal(f"{plain(out.name)} is empty; it must hold at least one row.")
     if gathered.count and on_problem == "refuse":
-        raise DataRefusal(out.name, gathered.first, gathered.count, gathered.rows, read)
+        raise DataRefusal(out.name, gathered.shown(), gathered.count, gathered.rows, read)
     if mixed := gathered.reasons[MIXED]:
         mend = "Kinds are never left out: make one file of each."
         raise DataRefusal(out.name, gathered.examples[MIXED], mixed, mixed, read, mend)
     if not len(out):
-        raise DataRefusal(out.name, gathered.first, gathered.count, gathered.rows, read, "No row is left.")
+        raise DataRefusal(out.name, gathered.shown(), gathered.count, gathered.rows, read, "No row is left; mend them.")
     out.accounting.kept = len(out)
     out.accounting.dropped = dict(gathered.reasons)
     out.accounting.examples = [problem for few in gathered.examples.values() for problem in few]
