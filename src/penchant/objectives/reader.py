@@ -70,7 +70,8 @@ class _Parser:
 
     def refuse(self, what: str) -> Refusal:
         here = brief(self.text[self.at :].lstrip(), 24) if self.at < len(self.text) else "its end"
-        return Refusal(f"the objective {brief(self.text, 120)}, at {here}: {what}.")
+        stop = "" if what.endswith((".", "?")) else "."
+        return Refusal(f"the objective {brief(self.text, 120)}, at {here}: {what}{stop}")
 
     def sum(self) -> Value:
         self.depth += 1
