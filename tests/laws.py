@@ -41,7 +41,12 @@ def responses(objective: Objective, n: int, seed: int, junk: float = math.nan, w
 def example(objective: Objective, kind: Kind, rows: int = 4, seed: int = 0, **how: Any) -> Any:
     """A batch of `rows` rows of the given kind."""
     make = torch.Generator().manual_seed(seed + 10_000)
-    columns = {name: torch.rand(rows, generator=make, dtype=torch.float64) for name in objective.needs.columns}
+    columns = {
+        name: torch.randint(3, (rows,), generator=make)  # who said so; the others are numbers in [0, 1)
+        if name == "annotator"
+        else torch.rand(rows, generator=make, dtype=torch.float64)
+        for name in sorted(objective.needs.columns)
+    }
     scored = lambda k, n=rows: responses(objective, n, seed * 10 + k, **how)  # noqa: E731
     if kind is Pairs:
         return Pairs(scored(1), scored(2), **columns)
