@@ -304,3 +304,49 @@ def test_sample_refuses_what_makes_no_sense_before_loading(
 ):
     code, out, err = said(capsys, "sample", "--model", "nowhere", *words)
     assert (code, out) == (2, "") and expected in err
+
+
+class _Finished:
+    """What `penchant.align` gives back, as far as the shell reads it."""
+
+    def __init__(self, ok: bool, interrupted: bool) -> None:
+        self.verdict, self.interrupted = self, interrupted
+        self.ok = ok
+
+
+@pytest.mark.parametrize(("ok", "interrupted", "code"), [(True, False, 0), (False, False, 1), (False, True, 130)])
+def test_align_hands_over_exactly_what_was_asked_and_ends_as_the_verdict_says(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    ok: bool,
+    interrupted: bool,
+    code: int,
+):
+    import penchant.run
+
+    seen: dict[str, object] = {}
+
+    def align(model: str, data: str, objective: str, **rest: object) -> _Finished:
+        seen.update(model=model, data=data, objective=objective, **rest)
+        return _Finished(ok, interrupted)
+
+    monkeypatch.setattr(penchant.run, "align", align)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        "model: m\ndata: d.jsonl\nobjective: DPO()\noutput: o\njudge: vader\nrounds: 2\ntrackers: [tensorboard]\n"
+    )
+    given, _, err = said(capsys, "align", str(path), "--output", "p", "--unseen", "u.jsonl", "--lora-alpha", "none")
+    assert given == code
+    assert "output = 'o' is replaced by 'p' from the command line" in err
+    assert seen == {
+        "model": "m",
+        "data": "d.jsonl",
+        "objective": "DPO()",
+        "output": "p",
+        "judge": "vader",
+        "unseen": "u.jsonl",
+        "rounds": 2,
+        "trackers": ("tensorboard",),
+        "lora_alpha": None,
+    }
