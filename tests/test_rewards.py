@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from penchant.errors import Refusal
 from penchant.feedback.records import Prompt
 from penchant.rewards import vader
 from penchant.rewards.base import Comparer, Context, Judge, Judgement
+from penchant.rewards.combine import Weighable
 from penchant.rewards.compare import as_comparer, as_judge
 from penchant.rewards.function import BatchedFunctionJudge, FunctionJudge
 from penchant.rewards.naming import load_judge
@@ -37,6 +39,16 @@ def test_vader_gives_the_scores_printed_in_its_own_documentation() -> None:
     expected = torch.tensor([0.8316, -0.7424, 0.0, 0.0, 0.3612])
     assert torch.allclose(said.total, expected, atol=1e-6)
     assert said.valid.all() and said.names == ("vader",)
+
+
+def test_vader_says_the_same_to_many_threads_at_once() -> None:
+    texts = [
+        f"{'very ' * (i % 3)}{word} day, {'not' * (i % 2)} {word}" for i in range(40) for word in ("good", "bad", "odd")
+    ]
+    alone = Vader()(asked(120), texts).total
+    with ThreadPoolExecutor(8) as threads:
+        together = list(threads.map(lambda text: Vader()(asked(1), [text]).total, texts))
+    assert torch.equal(torch.cat(together), alone) and len(set(alone.tolist())) > 4
 
 
 def test_without_its_package_vader_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,6 +101,18 @@ def test_a_sum_of_judges_fails_where_one_part_fails() -> None:
     said = (Vader() + 2 * FunctionJudge(picky))(asked(3), ["a", "b", "c"])
     assert said.valid.tolist() == [True, False, True]
     assert said.total.isnan().tolist() == [False, True, False]
+
+
+def test_rewards_per_step_are_not_lost_in_a_sum() -> None:
+    class Steps(Weighable):
+        name = "steps"
+
+        def __call__(self, contexts: Sequence[Context], responses: Sequence[str]) -> Judgement:
+            n = len(responses)
+            return Judgement(torch.zeros(n, 1), torch.ones(n, dtype=torch.bool), steps=torch.zeros(n, 2))
+
+    with pytest.raises(Refusal, match="'steps' gives rewards per step"):
+        (Steps() + Vader())(asked(1), ["a"])
 
 
 def test_a_judge_twice_in_a_sum_and_a_weight_that_is_no_number_are_refused() -> None:
@@ -193,6 +217,10 @@ def test_a_comparer_scores_by_its_wins_and_its_liking_for_the_first_place_cancel
     said = as_judge(Biased())(contexts, ["a", "xx", "bbb", "x", "cc"])
     # Of p's three the longest wins twice by 0.8, the middle once, the shortest never; q's two are compared apart.
     assert torch.allclose(said.total, torch.tensor([0.2, 0.8, 0.8, 0.2, 0.5]))
+    # A comparer that cannot say leaves NaN, and whoever was compared with its help is not judged.
+    unsure = as_judge(as_comparer(FunctionJudge(lambda prompt, response: math.nan if response == "a" else 1.0, "fn")))
+    said = unsure([Context("p"), Context("p"), Context("q"), Context("q")], ["a", "b", "c", "d"])
+    assert said.valid.tolist() == [False, False, True, True] and said.total[2:].tolist() == [0.5, 0.5]
     with pytest.raises(Refusal, match="response 2 is the only one"):
         as_judge(Biased())([Context("p"), Context("q"), Context("p")], ["a", "b", "c"])
 

@@ -141,8 +141,8 @@ def rollout(
     scored: bool = False,
 ) -> Round:
     """Samples `count` responses to each context, has them judged, makes pairs. The same seed, policy and contexts give the
-    same round. `scored`: whether the samples' log-probs are wanted, for methods that compare
-    with them. Refuses where not one judgement succeeded."""
+    same round. `scored`: whether the samples' log-probs are wanted, for methods that compare with them. Refuses where not
+    one judgement succeeded."""
     sampling = Sampling(count, limit, float(temperature), float(top_p), seed, how)
     asked = tuple(context if isinstance(context, Context) else Context(context) for context in contexts)
     if not asked:
