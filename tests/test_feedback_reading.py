@@ -231,6 +231,14 @@ def test_200_000_rows_are_indexed_without_keeping_their_texts(tmp_path: Path) ->
     assert len(index) == 10_000
 
 
+def test_further_columns_change_the_fingerprint_and_nothing_else() -> None:
+    plain, noted = open_source(PAIRS), open_source([{**row, "note": i} for i, row in enumerate(PAIRS)])
+    assert plain.fingerprint != noted.fingerprint and plain.row_keys == noted.row_keys
+    ragged = [{**PAIRS[0], "note": 1}, PAIRS[1]]
+    assert open_source(ragged).fingerprint == open_source(datasets.Dataset.from_list(ragged)).fingerprint
+    assert open_source(PAIRS[::-1]).fingerprint != plain.fingerprint
+
+
 def test_a_row_that_changed_since_the_check_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in PAIRS))
@@ -239,6 +247,9 @@ def test_a_row_that_changed_since_the_check_is_noticed(tmp_path: Path) -> None:
     assert source[2].responses[0] == "good 2"
     with pytest.raises(Refusal, match=r"row 4 of a.jsonl is not what it was"):
         source[3]
+    path.unlink()
+    with pytest.raises(Refusal, match=r"a.jsonl is no longer there"):
+        list(source)
 
 
 def test_rows_written_are_read_back_the_same(tmp_path: Path) -> None:

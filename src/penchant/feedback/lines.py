@@ -105,7 +105,11 @@ class Lines:
     def reading(self) -> Iterator[Callable[[int], Any]]:
         """A function from a place to its value, while the file is held open. Each call of `reading` opens the file for
         itself, so processes and threads do not share a position."""
-        with self.path.open("rb") as file:
+        try:
+            file = self.path.open("rb")
+        except FileNotFoundError:
+            raise Refusal(f"{plain(self.path)} is no longer there; open the source again.") from None
+        with file:
 
             def fetch(place: int) -> Any:
                 file.seek(place)

@@ -124,8 +124,10 @@ def digests(row: Row) -> tuple[int, int, bytes]:
 
 
 def _extra(row: Row) -> bytes:
-    """The columns nobody reads, for the fingerprint; a thing that is no JSON counts by its type."""
-    return json.dumps(sorted(row.extra.items()), default=lambda x: type(x).__name__, skipkeys=True).encode()
+    """The columns nobody reads, for the fingerprint. A thing that is no JSON counts by its type; null is absence, since tables
+    know no other."""
+    there = sorted(item for item in row.extra.items() if item[1] is not None)
+    return json.dumps(there, default=lambda x: type(x).__name__, skipkeys=True).encode() if there else b""
 
 
 def open_source(
@@ -195,8 +197,7 @@ def _index(out: Source, found: Found) -> Gathered:
         row_keys.append(row_key)
         out.formats[form] += 1
         whole.update(digest)
-        if row.extra:
-            whole.update(_extra(row))
+        whole.update(_extra(row))
     out.prompt_keys, out.row_keys = prompt_keys, row_keys
     out.fingerprint = whole.hexdigest()[:32]
     out.notes = list(found.notes)
