@@ -189,6 +189,18 @@ def test_a_model_that_is_nowhere_is_refused(name: str):
         load(name)
 
 
+def test_a_tokenizer_larger_than_the_model_is_refused(tiny_folder: Path, tmp_path: Path):
+    from transformers import AutoTokenizer
+
+    folder = tmp_path / "larger"
+    shutil.copytree(tiny_folder, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens([f"<{i}>" for i in range(1000)])
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(Refusal, match=r"its tokenizer has 1,\d+ tokens, but its embedding only \d+"):
+        load(folder)
+
+
 def test_an_adapter_upon_an_adapter_is_refused(adapter: Path):
     with pytest.raises(Refusal, match="leave lora out"):
         load(adapter, lora=LoRA())

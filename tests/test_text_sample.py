@@ -9,6 +9,7 @@ from penchant.domains import sampling
 from penchant.domains.policy import TextPolicy
 from penchant.domains.text import Text
 from penchant.errors import Refusal
+from test_text_score import MODELS
 from tiny import tiny_llama, tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()
@@ -29,12 +30,14 @@ def ids(samples) -> list[list[list[int]]]:
     return [[answer.tolist() for answer in row] for row in samples.encoded.responses]
 
 
-def test_greedy_tokens_are_those_of_transformers_generate(policy: TextPolicy, domain: Text):
+@pytest.mark.parametrize("name", list(MODELS))
+def test_greedy_tokens_are_those_of_transformers_generate(name: str):
+    torch.manual_seed(0)
+    policy, domain = TextPolicy(MODELS[name](), TOKENIZER, stops=[2]), Text(TOKENIZER, eos=[2])
     samples = domain.sample(policy, PROMPTS, limit=20, temperature=0.0)
     for context, (answer,) in zip(samples.encoded.contexts, samples.encoded.responses, strict=True):
-        plain = policy.plain_model.generate(
-            context[None], attention_mask=torch.ones_like(context)[None], do_sample=False, max_new_tokens=20
-        )
+        settings = {"do_sample": False, "max_new_tokens": 20, "eos_token_id": 2, "pad_token_id": 0}
+        plain = policy.plain_model.generate(context[None], attention_mask=torch.ones_like(context)[None], **settings)
         assert answer.tolist() == plain[0, len(context) :].tolist()
 
 

@@ -132,7 +132,10 @@ class Chat:
     # --- what the tokenizer and the template say of themselves
 
     def _ids(self, text: str, plain: bool = False) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=plain).input_ids if text else []
+        if not text:
+            return []
+        # verbose would log that a text is longer than the model reads; what becomes of such a row is counted elsewhere
+        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=plain, verbose=False).input_ids
 
     def _own_bos(self) -> int | None:
         """The BOS that the tokenizer puts before every text by itself; None for a model trained without one."""

@@ -22,6 +22,7 @@ from penchant.words import brief
 
 _PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md"]
 _UNSAFE = ["*.bin"]
+_OTHERS = ["*/*", "consolidated*"]  # the same weights once more, for other programs
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,10 @@ def load(
             raise Refusal(f"model {str(name)!r} is an adapter already and is continued as it is; leave lora out.")
         _weights(adapter, allow_bin, "adapter_model")
         told = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+        if not told.get("base_model_name_or_path"):
+            raise Refusal(
+                f"{adapter / 'adapter_config.json'} names no base_model_name_or_path; write the model's name there."
+            )
         base, _ = _find(told["base_model_name_or_path"], told.get("revision"), allow_bin)
     if not (base / "config.json").is_file():
         raise Refusal(f"model {str(name)!r}: the folder {base} has no config.json, so it is not a transformers model.")
@@ -91,6 +96,9 @@ def load(
         tokenizer = AutoTokenizer.from_pretrained(spoken, trust_remote_code=False, local_files_only=True)
     except (ValueError, OSError, KeyError) as error:
         raise Refusal(f"model {str(name)!r} cannot be read: {brief(str(error), 400)}") from error
+    rows = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > rows:
+        raise Refusal(f"model {str(name)!r}: its tokenizer has {len(tokenizer):,} tokens, but its embedding only {rows:,}.")
     with warnings.catch_warnings():  # peft asks transformers by a name that is on its way out
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         tuned, reference = _adapted(model, lora, adapter)
@@ -138,7 +146,7 @@ def _find(name: str, revision: str | None, allow_bin: bool) -> tuple[Path, str |
         raise Refusal(f"model {name!r}: there is no such folder.")
     patterns = _PATTERNS + (_UNSAFE if allow_bin else [])
     try:
-        found = Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+        found = Path(snapshot_download(name, revision=revision, allow_patterns=patterns, ignore_patterns=_OTHERS))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise Refusal(
             f"model {name!r}: no folder of this name is here, and the hub gave none "
