@@ -5,17 +5,22 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import inspect
 import re
 import shlex
+import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import penchant
+import penchant.run
 from penchant import cli
 from penchant.command.recipe import ASKED, read_recipe
 from penchant.engine.settings import Settings
 from penchant.objectives.reader import read
+from penchant.rewards import Judge
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -63,6 +68,35 @@ def test_python_in_the_documents_compiles_and_names_what_exists(where: str, text
             given = {k.arg: k.value for k in node.keywords if k.arg}
             Settings.of({name: ast.literal_eval(x) for name, x in given.items() if name in Settings.model_fields})
             assert set(given) <= {*Settings.model_fields, *ASKED}, where
+
+
+WHOLE = [(where, text) for where, text in PYTHON if "import penchant as pn" in text]
+
+
+@pytest.mark.parametrize(("where", "text"), WHOLE, ids=[where for where, _ in WHOLE])
+def test_whole_examples_run_and_ask_align_for_what_it_takes(where: str, text: str, monkeypatch: pytest.MonkeyPatch):
+    """They run as they stand, but for `align`, which only notes what it was asked."""
+    asked: list[inspect.BoundArguments] = []
+    true = inspect.signature(penchant.run.align)
+
+    def align(*words: object, **named: object) -> types.SimpleNamespace:
+        asked.append(true.bind(*words, **named))
+        return types.SimpleNamespace(verdict="learned", report="report.html")
+
+    monkeypatch.setattr(penchant.run, "align", align)
+    namespace: dict[str, Any] = {}
+    exec(compile(text, where, "exec"), namespace)
+    if "train" in namespace:
+        namespace["train"](*["smollm2"][: len(inspect.signature(namespace["train"]).parameters)])
+    assert len(asked) == text.count("pn.align(")
+    for call in asked:
+        objective = call.arguments["objective"]
+        assert isinstance(objective, penchant.Objective) and read(repr(objective)) == objective
+        assert call.arguments["output"]
+        if "judge" in call.arguments:
+            assert isinstance(call.arguments["judge"], Judge) and call.arguments["settings"]["rounds"] >= 1
+    for name, comment in re.findall(r"^print\((\w+)\)  # (.+)$", text, re.MULTILINE):
+        assert repr(namespace[name]) == comment
 
 
 @pytest.mark.parametrize(("where", "line"), SHELL, ids=[where for where, _ in SHELL])
