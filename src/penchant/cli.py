@@ -7,6 +7,7 @@ import argparse
 import os
 import shutil
 import sys
+import textwrap
 import traceback
 from collections.abc import Iterable, Sequence
 from typing import NoReturn
@@ -33,6 +34,10 @@ class Page(argparse.RawDescriptionHelpFormatter):
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=28, width=min(shutil.get_terminal_size().columns, 110) - 2)
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        """Lines that break between words only: `all-linear` and `≥ 1` stay whole."""
+        return textwrap.wrap(text, width, break_on_hyphens=False)
 
 
 class Parser(argparse.ArgumentParser):

@@ -124,10 +124,10 @@ def _alternatives(annotation: Any) -> tuple[list[Any], bool]:
 
 
 def _interval(kind: type, field: FieldInfo) -> str:
-    """What the field's constraints allow, in words: ` ≥ 1`, ` > 0 and ≤ 1`."""
+    """What the field's constraints allow, in words: ` ≥ 1`, ` > 0 and ≤ 1`, which no line break parts."""
     marks = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
     said = [
-        f"{mark} {getattr(constraint, name):g}"
+        f"{mark}\N{NO-BREAK SPACE}{getattr(constraint, name):g}"
         for constraint in _constraints(field)
         for name, mark in marks.items()
         if getattr(constraint, name, None) is not None
