@@ -64,13 +64,16 @@ def test_log_probs_are_the_samplers_own_at_temperature_1_and_what_training_score
 
     monkeypatch.setattr(sampling, "pick", recorded)
     samples = domain.sample(policy, PROMPTS[:1], limit=15, temperature=0.6, top_p=0.9)
+    assert samples.logp is not None
     assert samples.logp.logp[0].tolist() == pytest.approx(steps, abs=1e-5)
     assert torch.equal(samples.logp.logp, domain.score(policy, samples.encoded).logp.detach())
     assert policy.training
+    assert domain.sample(policy, PROMPTS[:1], limit=2, scored=False).logp is None
 
 
 def test_log_probs_stand_in_the_order_of_the_prompts(policy: TextPolicy, domain: Text):
     samples = domain.sample(policy, PROMPTS, count=2, limit=6, batch=60)
+    assert samples.logp is not None
     torch.testing.assert_close(samples.logp.total, domain.score(policy, samples.encoded).total.detach(), atol=1e-5, rtol=0)
 
 

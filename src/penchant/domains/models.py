@@ -68,9 +68,6 @@ def load(
     """`name`: a folder, a hub id or "smollm2". A folder with an adapter continues that adapter, held against a frozen copy
     of it; `lora` begins a new one; otherwise the whole model trains. `max_length`: tokens of prompt and response, at most
     the positions the model has. Raises Refusal."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    _quiet()
     folder, commit = _find(str(name), revision, allow_bin)
     adapter = folder if (folder / "adapter_config.json").is_file() else None
     base = folder
@@ -84,21 +81,7 @@ def load(
                 f"{adapter / 'adapter_config.json'} names no base_model_name_or_path; write the model's name there."
             )
         base, _ = _find(told["base_model_name_or_path"], told.get("revision"), allow_bin)
-    if not (base / "config.json").is_file():
-        raise Refusal(f"model {str(name)!r}: the folder {base} has no config.json, so it is not a transformers model.")
-    weights = _weights(base, allow_bin, "model")
-
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            base, dtype=dtype, trust_remote_code=False, use_safetensors=weights == "safetensors", local_files_only=True
-        )
-        spoken = adapter if adapter is not None and (adapter / "tokenizer_config.json").is_file() else base
-        tokenizer = AutoTokenizer.from_pretrained(spoken, trust_remote_code=False, local_files_only=True)
-    except (ValueError, OSError, KeyError) as error:
-        raise Refusal(f"model {str(name)!r} cannot be read: {brief(str(error), 400)}") from error
-    rows = model.get_input_embeddings().num_embeddings
-    if len(tokenizer) > rows:
-        raise Refusal(f"model {str(name)!r}: its tokenizer has {len(tokenizer):,} tokens, but its embedding only {rows:,}.")
+    model, tokenizer = _read(str(name), base, adapter, allow_bin, dtype)
     with warnings.catch_warnings():  # peft asks transformers by a name that is on its way out
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         tuned, reference = _adapted(model, lora, adapter)
@@ -123,11 +106,28 @@ def load(
     return Loaded(policy, domain, source)
 
 
-def _quiet() -> None:
-    """Progress is the caller's to show: transformers would draw a bar per file over it."""
+def _read(name: str, base: Path, adapter: Path | None, allow_bin: bool, dtype: torch.dtype) -> tuple[Any, Any]:
+    """The model and its tokenizer (the adapter's own, where it brings one)."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # progress is the caller's to show; a bar per file would draw over it
+    if not (base / "config.json").is_file():
+        raise Refusal(f"model {name!r}: the folder {base} has no config.json, so it is not a transformers model.")
+    weights = _weights(base, allow_bin, "model")
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            base, dtype=dtype, trust_remote_code=False, use_safetensors=weights == "safetensors", local_files_only=True
+        )
+        spoken = adapter if adapter is not None and (adapter / "tokenizer_config.json").is_file() else base
+        tokenizer = AutoTokenizer.from_pretrained(spoken, trust_remote_code=False, local_files_only=True)
+    except (ValueError, OSError, KeyError) as error:
+        raise Refusal(f"model {name!r} cannot be read: {brief(str(error), 400)}") from error
+    rows = len(model.get_input_embeddings().weight)  # pyright: ignore[reportArgumentType]
+    if len(tokenizer) > rows:
+        raise Refusal(f"model {name!r}: its tokenizer has {len(tokenizer):,} tokens, but its embedding only {rows:,}.")
+    return model, tokenizer
 
 
 def _find(name: str, revision: str | None, allow_bin: bool) -> tuple[Path, str | None]:

@@ -167,8 +167,8 @@ class Text:
         batch: int = 8192,
     ) -> Samples:
         """`count` answers of at most `limit` tokens to each prompt; temperature 0 is greedy. Sample k of prompt i hangs on
-        (seed, i, k) and the prompt alone. `scored`: whether
-        the log-probs are wanted. `batch`: tokens held at once. Raises Refusal, naming the prompt from 1."""
+        (seed, i, k) and the prompt alone. `scored`: whether the log-probs are wanted. `batch`: tokens held at once. Raises
+        Refusal, naming the prompt from 1."""
         if count < 1 or limit < 1 or batch < 1:
             raise Refusal(f"count={count}, limit={limit}, batch={batch}: each must be at least 1.")
         if not (math.isfinite(temperature) and temperature >= 0 and 0 < top_p <= 1):
