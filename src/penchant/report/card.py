@@ -1,0 +1,152 @@
+"""The README.md that goes with a saved model: what was done, what came of it, how to use it and do it again.
+No prompt or response appears in it; names that came from outside stand in code spans, where Markdown reads nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from penchant.evaluation.evidence import RunEvidence
+from penchant.evaluation.verdict import Verdict, before_after
+from penchant.report import facts
+from penchant.words import plain
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+NAME = 2000
+"""Characters of a name or sentence that a card repeats."""
+KNOWN = {"smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}
+"""Hub ids behind our own aliases."""
+LICENCE = re.compile(r"[a-z0-9][a-z0-9.-]{0,40}")
+"""The hub's licence identifiers, as "apache-2.0"; anything else stays out of the front matter."""
+
+
+def model_card(evidence: RunEvidence, verdict: Verdict) -> str:
+    """The model card as Markdown, with front matter that the hub reads."""
+    parts = [
+        front_matter(evidence),
+        f"# {prose(facts.short_model(evidence))}, aligned with {prose(' + '.join(facts.methods(evidence)) or 'penchant')}",
+        came_of_it(evidence, verdict),
+        done(evidence),
+        USE_ADAPTER if is_adapter(evidence) else USE,
+        f"## Doing it again\n\n{block(facts.command(evidence), 'sh')}",
+        LIMITS,
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def front_matter(evidence: RunEvidence) -> str:
+    """What the hub reads; written by a YAML library, so that no name can break out of it."""
+    model = str(evidence.settings.get("model", ""))
+    base = KNOWN.get(model, model)
+    source = str(evidence.data.get("source", ""))
+    about = evidence.choices.get("model")
+    licence = about.get("licence") if isinstance(about, Mapping) else None
+    head: dict[str, Any] = {
+        "base_model": base if on_hub(base) else None,
+        "library_name": "peft" if is_adapter(evidence) else "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["penchant", "preference-alignment", *(name.lower() for name in facts.methods(evidence))],
+        "datasets": [source] if on_hub(source) else None,
+        "license": licence if isinstance(licence, str) and LICENCE.fullmatch(licence) else None,
+    }
+    known = {name: value for name, value in head.items() if value is not None}
+    return f"---\n{yaml.safe_dump(known, sort_keys=False, allow_unicode=False)}---"
+
+
+def on_hub(name: str) -> bool:
+    """Whether a name is a hub id rather than a folder or file of this machine."""
+    return HUB_ID.fullmatch(name) is not None and not Path(name).exists()
+
+
+def is_adapter(evidence: RunEvidence) -> bool:
+    """Whether what was saved is an adapter on a base model: a new one, or a given one that was continued."""
+    about = evidence.choices.get("model")
+    return bool(evidence.settings.get("lora")) or (isinstance(about, Mapping) and about.get("base") is not None)
+
+
+def came_of_it(evidence: RunEvidence, verdict: Verdict) -> str:
+    """The verdict and the table."""
+    lines = [f"## What came of it: {prose(verdict.word)}", ""]
+    lines += [f"- **{prose(f.word)}**: {prose(f.sentence)}" for f in verdict.findings if f.holds]
+    rows = before_after(evidence)
+    if rows:
+        lines += ["", "On prompts the model was never trained on; brackets hold 95 % intervals.", ""]
+        lines += ["| | before | after | change | |", "|---|--:|--:|--:|---|"]
+        for row in rows:
+            cells = [prose(row.name), *map(prose, row.cells), "" if row.word == "neutral" else row.word]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def done(evidence: RunEvidence) -> str:
+    """What was run, on what."""
+    lines = ["## What was done", "", f"- model: {code(facts.named(evidence, 'model'))}"]
+    lines.append(f"- objective: {code(facts.named(evidence, 'objective'))}")
+    for name, equation, source in facts.equations(evidence):
+        lines.append(f"  - {name}: {code(equation)}" + (f" ({prose(source)})" if source else ""))
+    given = facts.split(evidence)
+    lines.append(
+        f"- data: {code(evidence.data.get('source') or facts.named(evidence, 'data'))}{f'; {given}' if given else ''}"
+    )
+    counts = facts.accounting(evidence)
+    if counts:
+        lines.append("- rows: " + ", ".join(f"{facts.number(n)} {prose(words)}" for words, n in counts))
+    if evidence.settings.get("judge"):
+        lines.append(f"- judge of the samples: {code(evidence.settings['judge'])}")
+    took = f" in {facts.duration(evidence.seconds)}" if evidence.seconds else ""
+    lines.append(f"- {facts.number(facts.steps(evidence))} optimiser steps{took}")
+    return "\n".join(lines)
+
+
+def prose(text: object) -> str:
+    """Text on one line in which Markdown, HTML and bare links are only characters."""
+    said = " ".join(plain(text, NAME).split())
+    said = "".join(f"\\{ch}" if ch in "\\`*_{}[]<>#|~$!&@" else ch for ch in said)
+    said = re.sub(r"(?i)\b(https?|ftp)://", r"\1\\://", said)
+    return re.sub(r"(?i)\bwww\.", r"www\\.", said)
+
+
+def code(text: object) -> str:
+    """A code span that its text cannot end: the fence is longer than any run of backticks in it."""
+    said = " ".join(plain(text, NAME).split()) or " "
+    fence = "`" * (max((len(run) for run in re.findall("`+", said)), default=0) + 1)
+    return f"{fence} {said} {fence}" if "`" in said else f"{fence}{said}{fence}"
+
+
+def block(text: str, language: str = "") -> str:
+    """A code block that its text cannot end."""
+    fence = "`" * max(3, max((len(run) for run in re.findall("`+", text)), default=0) + 1)
+    return f"{fence}{language}\n{plain(text)}\n{fence}"
+
+
+USE = """\
+## How to use it
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model, tokenizer = (kind.from_pretrained("PATH") for kind in (AutoModelForCausalLM, AutoTokenizer))
+ids = tokenizer.apply_chat_template(
+    [{"role": "user", "content": "Hello!"}], add_generation_prompt=True, return_tensors="pt", return_dict=True
+)
+print(tokenizer.decode(model.generate(**ids, max_new_tokens=100)[0], skip_special_tokens=True))
+```
+
+PATH is the folder this file lies in, or the model's name on the hub."""
+
+USE_ADAPTER = USE.replace(
+    "from transformers import AutoModelForCausalLM, AutoTokenizer",
+    "from peft import AutoPeftModelForCausalLM\nfrom transformers import AutoTokenizer",
+).replace("(AutoModelForCausalLM, AutoTokenizer)", "(AutoPeftModelForCausalLM, AutoTokenizer)")
+
+LIMITS = """\
+## Limits
+
+The model learned what the people or the judge named above preferred, on this data, and nothing else: neither truth nor
+safety was measured unless the table says so. The numbers hold for prompts like those held out. What the base model
+gets wrong, this one may get wrong too; its licence applies. Made with penchant, which wrote this card from the run's
+own record."""

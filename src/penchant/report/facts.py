@@ -1,0 +1,169 @@
+"""What page, model card and terminal say alike: names, numbers, the accounting, the command to do it again.
+Nothing here escapes anything; each of the three does that in its own way, for all text at once."""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from penchant.evaluation.evidence import RunEvidence
+from penchant.evaluation.rules import Finding
+from penchant.evaluation.verdict import Verdict
+
+PLACES = ("model", "data", "objective", "judge", "output")
+"""What a run is named by, in the order the command line shows it."""
+UNKNOWN = "not recorded"
+
+
+def number(value: float | int | None, places: int = 3) -> str:
+    """A number as people read it: whole numbers grouped, others to about three figures; "–" where there is none."""
+    if value is None:
+        return "–"
+    if isinstance(value, int) or (math.isfinite(value) and value == round(value) and abs(value) >= 1000):
+        return f"{value:,.0f}".replace("-", "−")
+    if not math.isfinite(value):
+        return "not a number" if math.isnan(value) else f"{'−' if value < 0 else ''}infinite"
+    size = abs(value)
+    if size == 0:
+        return "0"
+    if size < 1e-3 or size >= 1e7:
+        return f"{value:.{places - 1}e}".replace("-", "−")
+    digits = max(0, places - 1 - math.floor(math.log10(size))) if size >= 1 else places
+    return f"{value:,.{min(digits, places)}f}".replace("-", "−")
+
+
+def signed(value: float | None) -> str:
+    """A difference, with its sign."""
+    if value is None:
+        return "–"
+    return f"+{number(value)}" if value > 0 else number(value)
+
+
+def duration(seconds: float) -> str:
+    """A time as it is spoken."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def named(evidence: RunEvidence, name: str) -> str:
+    """A setting as written, or that it was not recorded."""
+    value = evidence.settings.get(name)
+    return UNKNOWN if value is None else str(value)
+
+
+def short_model(evidence: RunEvidence) -> str:
+    """The model's name without the folders before it."""
+    return named(evidence, "model").rstrip("/").split("/")[-1]
+
+
+def methods(evidence: RunEvidence) -> list[str]:
+    """The names of the objectives in the expression, in order, once each."""
+    return list(dict.fromkeys(re.findall(r"[A-Za-z_]\w*(?=\s*\()", str(evidence.settings.get("objective", "")))))
+
+
+def equations(evidence: RunEvidence) -> list[tuple[str, str, str]]:
+    """(method, equation, source) of every objective of this library that the expression names, in its class's words."""
+    from penchant.objectives import catalogue
+    from penchant.objectives.describe import describe
+
+    known = catalogue()
+    found = [describe(known[name]) for name in methods(evidence) if name in known]
+    return [(one.name, one.equation, one.source) for one in found]
+
+
+def tone(verdict: Verdict) -> str:
+    """ "good" for a run that learned and nothing else, "bad" for one that came to nothing, "mixed" between."""
+    if not verdict.ok:
+        return "bad"
+    return "good" if verdict.word == "learned" else "mixed"
+
+
+def behind(finding: Finding) -> str:
+    """The numbers behind a finding on one line; an interval as value [low, high] of n."""
+    return "; ".join(f"{name.replace('_', ' ')} {told(value)}" for name, value in finding.evidence.items())
+
+
+def told(value: Any) -> str:
+    """One value of a finding's evidence."""
+    if isinstance(value, Mapping) and "value" in value:
+        low, high = value.get("low"), value.get("high")
+        between = "" if low is None or high is None else f" [{number(low)}, {number(high)}]"
+        return f"{number(value['value'])}{between}" + (f", n = {number(value['n'])}" if "n" in value else "")
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return number(value)
+    return str(value)
+
+
+def accounting(evidence: RunEvidence) -> list[tuple[str, int]]:
+    """What became of every row that was read, as (words, rows); empty where no file was read."""
+    counts = evidence.data.get("accounting")
+    if not isinstance(counts, Mapping) or not counts.get("read"):
+        return []
+    dropped = counts.get("dropped") or {}
+    return [
+        ("read", counts["read"]),
+        ("kept", counts.get("kept", 0)),
+        ("dropped", sum(dropped.values())),
+        *[(f"dropped: {reason}", n) for reason, n in sorted(dropped.items())],
+        ("truncated", counts.get("truncated", 0)),
+        ("identical after truncation", counts.get("identical", 0)),
+        *([("rendered otherwise by the template", counts["template_differs"])] if counts.get("template_differs") else []),
+    ]
+
+
+def split(evidence: RunEvidence) -> str:
+    """How the rows were divided, or nothing."""
+    train, held = evidence.data.get("train"), evidence.data.get("held_out")
+    if train is None:
+        return ""
+    return f"{number(int(train))} to learn from" + (f", {number(int(held))} held out by prompt" if held is not None else "")
+
+
+def steps(evidence: RunEvidence) -> int:
+    """Optimiser steps that were taken."""
+    return max((line["step"] for line in evidence.history if line.get("kind") == "step"), default=0)
+
+
+def command(evidence: RunEvidence) -> str:
+    """The command line that does the same again: what was asked, without the settings left at their defaults."""
+    from penchant.engine.settings import Settings
+
+    defaults = Settings().model_dump(mode="json")
+    words = ["penchant align"]
+    words += [flag(name, evidence.settings[name]) for name in PLACES if evidence.settings.get(name) is not None]
+    words += [
+        flag(name, value)
+        for name, value in evidence.settings.items()
+        if name in defaults and value != defaults[name] and name != "overwrite"
+    ]
+    return " \\\n  ".join(words)
+
+
+def flag(name: str, value: Any) -> str:
+    """One setting as the shell takes it."""
+    name = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no-{name}"
+    if isinstance(value, list | tuple):
+        value = ",".join(map(str, value))
+    return f"--{name} {shlex.quote('none' if value is None else str(value))}"
+
+
+def listed(values: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
+    """Settings or choices as lines of a table; a nested table is written name.inner."""
+    lines: list[tuple[str, str]] = []
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            lines += listed(value, f"{before}{name}.")
+        elif isinstance(value, list | tuple):
+            lines.append((f"{before}{name}", ", ".join(map(str, value)) or "none"))
+        else:
+            plain = isinstance(value, int | float) and not isinstance(value, bool)
+            grouped = f"{value:,}" if plain and abs(value) >= 10_000 else str(value)
+            lines.append((f"{before}{name}", "none" if value is None else grouped))
+    return lines
