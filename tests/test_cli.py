@@ -350,3 +350,23 @@ def test_align_hands_over_exactly_what_was_asked_and_ends_as_the_verdict_says(
         "trackers": ("tensorboard",),
         "lora_alpha": None,
     }
+
+
+def test_a_run_from_the_shell_ends_is_recognised_and_is_judged_again(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    rows = [{"prompt": f"What is {i}?", "chosen": f"It is {i}.", "rejected": f"No, {i + 1}."} for i in range(120)]
+    data = tmp_path / "pairs.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["align", "--model", str(tiny_model(tmp_path / "model")), "--data", str(data), "--objective", "DPO(beta=0.1)"]
+    words += ["--output", str(tmp_path / "run"), "--held-out", "24", "--learning-rate", "1e-3", "--limit", "4"]
+    words += ["--precision", "fp32", "--sample-prompts", "2", "--threads", "1"]
+    code, out, _ = said(capsys, *words)
+    assert code == 0 and "learned" in out and (tmp_path / "run" / "model" / "model.safetensors").exists()
+    code, out, _ = said(capsys, *words)
+    assert code == 0 and "finished" in out
+    code, _, err = said(capsys, *words, "--batch", "8")
+    assert code == 2 and "batch: 16 there, 8 here" in err
+    report = tmp_path / "run" / "report.html"
+    report.unlink()
+    code, out, _ = said(capsys, "evaluate", str(tmp_path / "run"), "--no-samples")
+    assert code == 0 and "learned" in out
+    assert "Content-Security-Policy" in report.read_text() and "What is" not in report.read_text()
