@@ -188,7 +188,7 @@ def history(
     return lines
 
 
-def offline(steps: int = 180) -> RunEvidence:
+def offline(steps: int = 180, held_out: int = 250) -> RunEvidence:
     """From a file of pairs, in good health."""
     return RunEvidence(
         settings={
@@ -208,12 +208,12 @@ def offline(steps: int = 180) -> RunEvidence:
             "format": "pairs",
             "accounting": ACCOUNTING,
             "train": 1481,
-            "held_out": 250,
+            "held_out": held_out,
         },
         history=history(steps),
-        train_pairs=pairs(256, 1.1, 1),
-        pairs_before=pairs(250, 0.0, 2),
-        pairs_after=pairs(250, 0.6, 2),
+        train_pairs=pairs(held_out, 1.1, 1),
+        pairs_before=pairs(held_out, 0.0, 2),
+        pairs_after=pairs(held_out, 0.6, 2),
         samples_before=samples("plain"),
         samples_after=samples("warm", seed=2),
         seconds=648.0,

@@ -24,6 +24,7 @@ from penchant.evaluation.evidence import RunEvidence
 from penchant.evaluation.verdict import before_after, judge_run
 from penchant.report import facts
 from penchant.report.card import code, model_card, prose
+from penchant.report.charts import Curve, lined
 from penchant.report.page import render
 from penchant.report.terminal import print_summary, progress
 
@@ -54,7 +55,7 @@ PAGES = {name: render(run, VERDICTS[name]) for name, run in RUNS.items()}
 
 def hostile() -> RunEvidence:
     """A run whose every name and text is an attack."""
-    base = example.offline(steps=12)
+    base = example.offline(steps=12, held_out=40)
     assert base.samples_after is not None
     samples = dataclasses.replace(
         base.samples_after,
@@ -81,6 +82,7 @@ def hostile() -> RunEvidence:
 
 HOSTILE_RUN = hostile()
 HOSTILE_VERDICT = judge_run(HOSTILE_RUN)
+HOSTILE_PAGE = render(HOSTILE_RUN, HOSTILE_VERDICT)
 
 
 class Elements(HTMLParser):
@@ -112,7 +114,7 @@ def charts(page: str) -> list[str]:
     return [base64.b64decode(part).decode() for part in re.findall(r"data:image/svg\+xml;base64,([^\"]+)", page)]
 
 
-@pytest.mark.parametrize("page", [*PAGES.values(), render(HOSTILE_RUN, HOSTILE_VERDICT)], ids=[*PAGES, "hostile"])
+@pytest.mark.parametrize("page", [*PAGES.values(), HOSTILE_PAGE], ids=[*PAGES, "hostile"])
 def test_the_page_loads_nothing_and_runs_nothing(page: str) -> None:
     elements = Elements(page)
     assert not elements.open
@@ -143,7 +145,7 @@ def test_the_policy_allows_this_very_style_block_and_data_pictures_and_nothing_e
 
 
 def test_hostile_texts_are_only_characters_on_the_page() -> None:
-    page = render(HOSTILE_RUN, HOSTILE_VERDICT)
+    page = HOSTILE_PAGE
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", page)
     shown = "".join(Elements(page).words)
     assert "<script>alert(1)</script>" in shown and "<script" not in page
@@ -153,7 +155,7 @@ def test_hostile_texts_are_only_characters_on_the_page() -> None:
 
 
 def test_no_text_of_models_or_data_is_drawn_in_a_chart() -> None:
-    drawn = "".join(charts(render(HOSTILE_RUN, HOSTILE_VERDICT)))
+    drawn = "".join(charts(HOSTILE_PAGE))
     assert len(drawn) > 10_000
     assert "alert" not in drawn and "evil" not in drawn and "<script" not in drawn and "http://evil" not in drawn
 
@@ -246,7 +248,9 @@ def test_the_model_card_and_the_summary_hold_no_prompt_and_no_response() -> None
     ],
 )
 def test_a_run_that_measured_less_is_still_reported(left_out: tuple[str, ...]) -> None:
-    run = dataclasses.replace(example.offline(40), **{name: [] if name == "history" else None for name in left_out})
+    run = dataclasses.replace(
+        example.offline(40, held_out=40), **{name: [] if name == "history" else None for name in left_out}
+    )
     verdict = judge_run(run)
     page = render(run, verdict)
     print_summary(Console(file=io.StringIO()), run, verdict, {})
@@ -284,19 +288,22 @@ def test_captions_give_the_first_and_last_numbers_of_a_curve() -> None:
     assert f"score {facts.number(first)} → {facts.number(last)}." in words
 
 
-def test_a_thousand_steps_fit_in_a_page_of_a_megabyte_and_a_half_and_spikes_stay_seen() -> None:
-    run = example.offline(steps=1000)
-    calm = render(run, VERDICTS["offline"])
-    spiky = [{**line, "grad_norm": 1e6} if line["step"] == 501 and line["kind"] == "step" else line for line in run.history]
-    shown = render(dataclasses.replace(run, history=spiky), VERDICTS["offline"])
-    assert len(calm.encode()) < 1_500_000
-    norms = [next(c for c in charts(page) if "before clipping" in c) for page in (calm, shown)]
-    assert "10⁶" in norms[1] or "1e+06" in norms[1]
-    assert "1e+06" not in norms[0]
+def test_a_thousand_steps_fit_in_a_page_of_a_megabyte_and_a_half() -> None:
+    assert len(render(example.offline(steps=1000, held_out=40), VERDICTS["offline"]).encode()) < 1_500_000
+
+
+def test_one_spike_among_a_thousand_steps_stays_seen() -> None:
+    lines = [{"kind": "step", "step": i, "grad_norm": 1.0 + i % 3} for i in range(1, 1001)]
+    for height, seen in ((2.0, False), (1e6, True)):
+        lines[500]["grad_norm"] = height
+        chart = lined(lines, "Gradient norm", "norm", [Curve("grad_norm", "norm")], log=True)
+        assert chart is not None
+        (svg,) = charts(f'"{chart.uri}"')
+        assert ("1e+06" in svg) == seen
 
 
 def test_numbers_that_are_not_finite_are_not_drawn_and_do_not_stop_the_report() -> None:
-    run = example.offline(steps=20)
+    run = example.offline(steps=20, held_out=40)
     broken = dataclasses.replace(
         run, history=[*run.history, {"kind": "step", "step": 21, "loss": float("nan"), "lr": None}]
     )
@@ -314,6 +321,8 @@ def test_the_command_names_what_was_asked_and_only_settings_that_differ_from_the
         "penchant", "align", "--model", "smollm2", "--data", "pairs.jsonl",
         "--objective", "DPO(beta=0.1) + 0.005*NLL()", "--output", "runs/first", "--learning-rate", "2e-05",
     ]  # fmt: skip
+    handed = dataclasses.replace(RUNS["offline"], settings={"data": "rows given in Python"})
+    assert facts.command(handed) == "penchant align \\\n  --data ROWS.jsonl"
     evil = dataclasses.replace(RUNS["offline"], settings={"model": "$(rm -rf ~); `x`", "data": "a'b\nc"})
     assert shlex.split(facts.command(evil).replace("\\\n  ", "")) == [
         "penchant", "align", "--model", "$(rm -rf ~); `x`", "--data", "a'b\nc",
@@ -359,7 +368,7 @@ def test_a_browser_finds_nothing_to_complain_of(tmp_path: Path) -> None:
     if browser is None:
         pytest.skip("chromium is not installed")
     page = tmp_path / "report.html"
-    page.write_text(render(HOSTILE_RUN, HOSTILE_VERDICT), encoding="utf-8")
+    page.write_text(HOSTILE_PAGE, encoding="utf-8")
     done = subprocess.run(
         [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
          "--disable-background-networking", "--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path}",

@@ -90,7 +90,7 @@ class Curve:
 def draw(title: str, said: str, x: str, y: str, paint: Callable[[Axes], None]) -> Chart:
     """A chart: `paint` puts the marks, the rest is the same for all."""
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(4.9, 2.75), layout="constrained")
+        figure = Figure(figsize=(4.4, 2.6), layout="constrained")
         axes = figure.add_subplot()
         axes.set_xlabel(x)
         axes.set_ylabel(y)

@@ -16,6 +16,8 @@ from penchant.evaluation.verdict import Verdict
 PLACES = ("model", "data", "objective", "judge", "output")
 """What a run is named by, in the order the command line shows it."""
 UNKNOWN = "not recorded"
+IN_PYTHON = "rows given in Python"
+"""What stands for the data of a run that was handed its rows; its command names a file they have to be written to."""
 
 
 def number(value: float | int | None, places: int = 3) -> str:
@@ -134,11 +136,14 @@ def command(evidence: RunEvidence) -> str:
     from penchant.engine.settings import Settings
 
     defaults = Settings().model_dump(mode="json")
+    asked = dict(evidence.settings)
+    if asked.get("data") == IN_PYTHON:
+        asked["data"] = "ROWS.jsonl"
     words = ["penchant align"]
-    words += [flag(name, evidence.settings[name]) for name in PLACES if evidence.settings.get(name) is not None]
+    words += [flag(name, asked[name]) for name in PLACES if asked.get(name) is not None]
     words += [
         flag(name, value)
-        for name, value in evidence.settings.items()
+        for name, value in asked.items()
         if name in defaults and value != defaults[name] and name != "overwrite"
     ]
     return " \\\n  ".join(words)
