@@ -6,8 +6,6 @@ from __future__ import annotations
 import argparse
 import json
 
-from penchant.words import plain
-
 SUMMARY = "say what is in a data file and what is wrong with it"
 
 USAGE = "penchant check DATA [--model MODEL] [--json]"
@@ -41,8 +39,6 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(report.to_json(), ensure_ascii=False, indent=1))
     else:
         print("\n".join(report.lines()))
-        for problem in source.accounting.examples:
-            print(f"  {plain(problem, 300)}")
         if source.accounting.lost > len(source.accounting.examples):
             print(f"  … and {source.accounting.lost - len(source.accounting.examples):,} more.")
     return 2 if report.wrong else 0

@@ -3,6 +3,7 @@ checkpoint: a resumed run computes as the first one did."""
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+from penchant.files import cache_folder, fingerprint, read_json, write_json
 
 FASTER = 1.5
 """bf16 must beat the best exact float32 product by this factor to be worth its rounding."""
@@ -49,17 +52,34 @@ class Precision:
         return asdict(self)
 
     def __str__(self) -> str:
-        gain = self.measured.get("fp32_seconds", 0.0) / max(self.measured.get("bf16_seconds", 0.0), 1e-12)
-        why = f"bf16 products are {gain:.1f} times as fast as float32 here" if self.measured else "as asked"
+        if not self.measured:
+            return self.name
+        gain = self.measured[f"{self.matmul}_seconds"] / self.measured["bf16_seconds"]
+        why = f"bf16 products are {gain:.1f} times as fast as float32 here"
         return f"{self.name} ({why}; float32 products: {self.matmul!r})"
 
 
 def choose(asked: Literal["auto", "fp32", "bf16"], device: torch.device) -> Precision:
-    """Measures float32 and bf16 products on the device and takes the faster one that is right."""
+    """Measures float32 and bf16 products on the device and takes the faster one that is right. What was found on a machine is
+    kept, so that two runs on it compute alike however busy it is."""
     if device.type != "cpu":
         if asked == "bf16" or (asked == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()):
             return Precision("bf16", "highest", {})
         return Precision("fp32", "highest", {})
+    kept = (
+        cache_folder() / f"precision-{fingerprint(platform.processor(), torch.__version__, torch.__config__.show())}.json"
+    )
+    measured = read_json(kept) if kept.exists() else _probe()
+    if not kept.exists():
+        write_json(kept, measured)
+    # Some library's float32 is twice as fast as the default's where the setting is called "medium"; where it errs more, it
+    # really is bf16 and is not taken.
+    matmul = "medium" if measured["medium_error"] <= EXACT * measured["highest_error"] else "highest"
+    fast = measured[f"{matmul}_seconds"] >= FASTER * measured["bf16_seconds"]
+    return Precision(asked if asked != "auto" else ("bf16" if fast else "fp32"), matmul, measured)
+
+
+def _probe() -> dict[str, float]:
     before = torch.get_float32_matmul_precision()
     generator = torch.Generator().manual_seed(0)
     a, b = torch.randn(512, 576, generator=generator), torch.randn(576, 1536, generator=generator)
@@ -70,13 +90,8 @@ def choose(asked: Literal["auto", "fp32", "bf16"], device: torch.device) -> Prec
         measured[f"{matmul}_seconds"] = _seconds(a, b)
         measured[f"{matmul}_error"] = float(((a @ b).double() - exact).abs().mean() / exact.abs().mean())
     torch.set_float32_matmul_precision(before)
-    right = measured["medium_error"] <= EXACT * measured["highest_error"]
-    matmul = "medium" if right and measured["medium_seconds"] < measured["highest_seconds"] else "highest"
-    measured["fp32_seconds"] = measured[f"{matmul}_seconds"]
     measured["bf16_seconds"] = _seconds(a.bfloat16(), b.bfloat16())
-    fast = measured["fp32_seconds"] >= FASTER * measured["bf16_seconds"]
-    name = asked if asked != "auto" else ("bf16" if fast else "fp32")
-    return Precision(name, matmul, {k: float(f"{v:.3g}") for k, v in measured.items()})
+    return {k: float(f"{v:.3g}") for k, v in measured.items()}
 
 
 def _seconds(a: Tensor, b: Tensor) -> float:
@@ -84,6 +99,6 @@ def _seconds(a: Tensor, b: Tensor) -> float:
     best = float("inf")
     for _ in range(12):
         start = time.perf_counter()
-        a @ b
+        torch.mm(a, b)
         best = min(best, time.perf_counter() - start)
     return best

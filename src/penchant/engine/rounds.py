@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from penchant.engine.batching import steps
+from penchant.engine.batching import order
 from penchant.engine.folder import RunFolder
 from penchant.engine.settings import Settings
 from penchant.engine.sources import Anchors
@@ -15,6 +15,7 @@ from penchant.engine.step import Material
 from penchant.errors import Refusal
 from penchant.files import write
 from penchant.rewards.base import Context, Judge
+from penchant.rewards.function import why
 from penchant.rollouts.round import Round, rollout
 
 
@@ -44,10 +45,11 @@ class FromRounds:
                 self._folder.add({"kind": "round", "step": step, **made.statistics})
             self._write_pairs(phase)
         if not len(made.pairs.encoded):
+            failed = f" ({why(self._judge)})" if made.pairs.failed else ""
             raise Refusal(
                 f"round {made.number} gave no pair: of {len(made.contexts)} prompts {made.pairs.ties} had samples that all "
-                f"scored the same, {made.pairs.failed} were not judged. Raise --samples, --limit or --temperature, or judge "
-                "with finer scores."
+                f"scored the same, {made.pairs.failed} were not judged{failed}. Raise --samples, --limit or --temperature, or "
+                "judge with finer scores."
             )
         return self._anchors.material(made.pairs.encoded, f"round {made.number}")
 
@@ -76,11 +78,12 @@ class FromRounds:
 
     def _chosen(self, phase: int) -> list[Context]:
         """The prompts of a round: all, or the next so many of an order that is shuffled anew when it is used up."""
-        count = self._settings.prompts_per_round
-        if not count or count >= len(self._contexts):
+        rows, count = len(self._contexts), self._settings.prompts_per_round
+        if not count or count >= rows:
             return list(self._contexts)
-        plan = steps(len(self._contexts), count, phase + 1, self._settings.seed)
-        return [self._contexts[i] for i in plan[phase]]
+        places = range(phase * count, (phase + 1) * count)
+        picked = dict.fromkeys(order(rows, self._settings.seed, place // rows)[place % rows] for place in places)
+        return [self._contexts[i] for i in picked]  # a prompt that ends one order and begins the next is asked once
 
     def _write_pairs(self, phase: int) -> None:
         """pairs.jsonl: what all rounds so far preferred, as feedback that `penchant align` reads."""

@@ -52,7 +52,7 @@ class Settings(BaseModel):
     lora_alpha: Whole | None = None
     """Scale of the adapter's update; unset: twice the rank."""
     lora_targets: str = "all-linear"
-    """Modules that get an adapter, comma-separated, in peft's words."""
+    """Modules that get an adapter, in peft's words: all-linear, names with commas between, or one regular expression."""
     revision: str | None = None
     """Revision of a hub model; the commit it resolves to is recorded."""
     allow_bin: bool = False

@@ -125,9 +125,10 @@ class Alignment:
         set_seed(settings.seed)  # a new adapter's first values
         lora = None
         if settings.lora:
-            targets = settings.lora_targets
-            named = targets if targets == "all-linear" else tuple(t.strip() for t in targets.split(","))
-            lora = LoRA(settings.lora, settings.lora_alpha or 2 * settings.lora, named)
+            names = tuple(name.strip() for name in settings.lora_targets.split(","))
+            # peft reads a single string as a regular expression, or as its own word all-linear
+            targets = names if len(names) > 1 else settings.lora_targets
+            lora = LoRA(settings.lora, settings.lora_alpha or 2 * settings.lora, targets)
         return load(
             self.model,
             lora=lora,

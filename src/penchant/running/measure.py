@@ -4,6 +4,7 @@ after, so the two differ by the model alone."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -59,10 +60,13 @@ class Measure:
             temperature=settings.temperature,
             top_p=settings.top_p,
             seed=settings.seed + 7,
+            scored=False,
         )
-        y = samples.logp
-        assert y is not None
-        ref = Scored(self._all(samples.encoded, scorer.at_start).to(y.logp), y.mask)
+        # Both are scored here, in the run's own precision: a KL must not measure the difference of two number formats.
+        mask = masks(samples.encoded.lengths)
+        ref = Scored(self._all(samples.encoded, scorer.at_start), mask)
+        now = Scored(self._all(samples.encoded, scorer.now), mask) if scorer.moved else ref
+        samples = replace(samples, logp=now)
         judgement = judged(judge, contexts, samples) if judge is not None else None
         self.anchors.progress("answering held-out prompts", 1, 1)
         prompts = [shown(context) for context in contexts]

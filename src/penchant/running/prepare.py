@@ -15,9 +15,12 @@ from penchant.feedback.records import Accounting, Kind, Row
 from penchant.objectives.base import Objective, kinds_of
 from penchant.objectives.scored import Batch, Labelled, Lists, Pairs
 from penchant.rewards.base import Context
+from penchant.rollouts.prompts import contexts_of
 
 KINDS: dict[type[Batch], Kind] = {Pairs: "pairs", Labelled: "labelled", Lists: "lists"}
 """The rows each batch is made of."""
+CONVERSIONS: tuple[tuple[Kind, Kind], ...] = (("pairs", "labelled"), ("lists", "pairs"))
+"""Which rows can be read as which."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +59,11 @@ def prepare(data: Any, unseen: Any, domain: Domain, objective: Objective, settin
         train_rows, held_rows = iter(source), list(other)
         counts = {"train": len(source), "held_out": len(other)}
 
-    encoded, prompts = None, ()
+    encoded: Encoded | None = None
+    prompts: tuple[Context, ...] = ()
     accounting = Accounting(read=len(source), kept=len(source))
     if settings.rounds:
-        prompts = _contexts(train_rows)
+        prompts = tuple(contexts_of(train_rows))
     else:
         encoded = domain.encode(_fitting(train_rows, source.kind, objective, notes))
         accounting = encoded.accounting
@@ -77,7 +81,7 @@ def prepare(data: Any, unseen: Any, domain: Domain, objective: Objective, settin
         },
         **counts,
     }
-    held_prompts = _contexts(held_rows)[: settings.sample_prompts]
+    held_prompts = tuple(contexts_of(held_rows))[: settings.sample_prompts]
     return Prepared(encoded, prompts, held_pairs, held_prompts, about, tuple(notes))
 
 
@@ -88,7 +92,7 @@ def held_share(held_out: float) -> float | int:
 
 def _fitting(rows: Iterable[Row], kind: Kind, objective: Objective, notes: list[str]) -> Iterable[Row]:
     """The rows as the objective takes them."""
-    takes = [KINDS[batch] for batch in kinds_of(objective) if batch in KINDS]
+    takes: list[Kind] = [KINDS[batch] for batch in kinds_of(objective) if batch in KINDS]
     if kind in takes:
         return rows
     if kind == "prompts":
@@ -97,7 +101,7 @@ def _fitting(rows: Iterable[Row], kind: Kind, objective: Objective, notes: list[
             "pairs by sampling, or give rows with responses."
         )
     for wanted in takes:
-        if (kind, wanted) in (("pairs", "labelled"), ("lists", "pairs")):
+        if (kind, wanted) in CONVERSIONS:
             notes.append(f"{kind} read as {wanted} rows, which is what {objective!r} takes")
             return convert(rows, wanted)
     raise Refusal(f"the data has {kind} rows, but {objective!r} learns from {' or '.join(takes)}.")
@@ -109,14 +113,6 @@ def _held_pairs(rows: Sequence[Row], domain: Domain) -> Encoded | None:
         return None
     encoded = domain.encode(rows if rows[0].kind == "pairs" else convert(rows, "pairs"))
     return encoded if len(encoded) else None
-
-
-def _contexts(rows: Iterable[Row]) -> tuple[Context, ...]:
-    """Each prompt once, in the rows' order."""
-    found: dict[str, Context] = {}
-    for row in rows:
-        found.setdefault(repr(row.prompt), Context(row.prompt, row.annotator))
-    return tuple(found.values())
 
 
 def _enough(source: Source, accounting: Accounting, settings: Settings) -> None:

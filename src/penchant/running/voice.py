@@ -38,12 +38,12 @@ class Voice:
 
             self._console = Console(highlight=False)
             self._progress = progress(self._console)
-            self._progress.__enter__()
+            self._progress.start()
         return self
 
     def __exit__(self, *exc: Any) -> None:
         if self._progress is not None:
-            self._progress.__exit__(*exc)
+            self._progress.stop()
             self._progress = None
 
     def say(self, line: str) -> None:

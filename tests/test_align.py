@@ -1,0 +1,224 @@
+"""Whole runs on a tiny language model: from rows to a model, a verdict and a report; killed, interrupted, refused, resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import penchant
+from penchant.engine import checkpoint
+from penchant.errors import Refusal
+from penchant.feedback import open_source
+from penchant.objectives import CPO, DPO, KTO, NLL, ORPO, SimPO
+from penchant.rewards.function import FunctionJudge
+from penchant.run import Run, align
+
+HAPPY = ["good day", "happy cat", "thank you", "yes please", "good night", "the cat is happy"]
+SAD = ["bad day", "sad cat", "no", "bad night", "the cat is sad", "it is bad"]
+
+
+def pairs(n: int = 88) -> list[dict[str, Any]]:
+    """Happy answers are preferred to sad ones, under different prompts."""
+    draw = random.Random(0)
+    ask = lambda i: f"what is it {'day' if i % 2 else 'night'} {i}"  # noqa: E731
+    return [{"prompt": ask(i), "chosen": draw.choice(HAPPY), "rejected": draw.choice(SAD)} for i in range(n)]
+
+
+def run_in(folder: Path, model: Path, objective: Any = "DPO(beta=0.5)", **settings: Any) -> Run:
+    return align(
+        model,
+        settings.pop("data", None) or pairs(),
+        objective,
+        output=folder,
+        quiet=True,
+        **{
+            "learning_rate": 3e-3,
+            "batch": 8,
+            "held_out": 0.25,
+            "threads": 1,
+            "precision": "fp32",
+            "sample_prompts": 3,
+            "limit": 6,
+            **settings,
+        },
+    )
+
+
+def test_a_run_learns_and_leaves_everything_it_promises(tmp_path: Path, tiny_folder: Path):
+    run = run_in(tmp_path / "x", tiny_folder, epochs=3)
+    assert run.verdict.ok and run.verdict.word == "learned"
+    for name in ("model/model.safetensors", "model/config.json", "model/README.md", "report.html", "evidence.json"):
+        assert (run.folder / name).stat().st_size > 100, name
+    assert not list(run.folder.rglob("*.bin")) and not list(run.folder.rglob("*.pt"))
+    steps = [x for x in run.history if x["kind"] == "step"]
+    assert len(steps) == 3 * 9 and steps[0]["loss"] == pytest.approx(0.6931, abs=1e-3)
+    assert steps[-1]["reward/accuracy"] > 0.9
+    before, after = run.evidence.pairs_before, run.evidence.pairs_after
+    assert before is not None and after is not None
+    assert before.reward_chosen == [0.0] * len(before.numbers)
+    trained = {x["prompt"] for i, x in enumerate(pairs()) if i + 1 not in after.numbers}
+    assert len(trained) == 66 and len(after.numbers) == 22
+    from transformers import AutoModelForCausalLM
+
+    again = AutoModelForCausalLM.from_pretrained(run.model)
+    last = checkpoint.latest(run.folder / "checkpoints")
+    assert last is not None
+    saved = load_file(last / "policy.safetensors")
+    for name, tensor in again.state_dict().items():
+        key = f"model.{name}"
+        if key in saved:
+            assert torch.equal(saved[key], tensor)
+
+
+def test_the_same_call_again_finds_the_run_finished(tmp_path: Path, tiny_folder: Path):
+    first = run_in(tmp_path / "x", tiny_folder)
+    stamp = (first.model / "model.safetensors").stat().st_mtime_ns
+    again = run_in(tmp_path / "x", tiny_folder)
+    assert (again.model / "model.safetensors").stat().st_mtime_ns == stamp
+    assert again.verdict == first.verdict == Run.open(tmp_path / "x").verdict
+
+
+def test_another_run_in_the_same_folder_is_refused_with_what_differs(tmp_path: Path, tiny_folder: Path):
+    run_in(tmp_path / "x", tiny_folder)
+    with pytest.raises(Refusal, match=r"objective: 'DPO\(beta=0.5\)' there, 'IPO"):
+        run_in(tmp_path / "x", tiny_folder, "IPO(tau=0.3)")
+    with pytest.raises(Refusal, match=r"learning_rate: 0.003 there, 0.001 here"):
+        run_in(tmp_path / "x", tiny_folder, learning_rate=1e-3)
+    assert (
+        run_in(tmp_path / "x", tiny_folder, "IPO(tau=0.3)", overwrite=True).evidence.settings["objective"].startswith("IPO")
+    )
+
+
+@pytest.mark.parametrize(
+    "objective", [SimPO(), CPO() + NLL(), NLL() + 0.1 * ORPO(), KTO(), DPO() + 0.2 * NLL(reduction="token")], ids=repr
+)
+def test_every_kind_of_objective_runs(objective: Any, tmp_path: Path, tiny_folder: Path):
+    run = run_in(tmp_path / "x", tiny_folder, objective, sample_prompts=0)
+    steps = [x for x in run.history if x["kind"] == "step"]
+    assert len(steps) == (17 if isinstance(objective, KTO) else 9)
+    assert all(x["grad_norm"] > 0 for x in steps)
+
+
+def test_lora_trains_the_adapter_alone_and_is_its_own_reference(tmp_path: Path, tiny_folder: Path):
+    run = run_in(tmp_path / "x", tiny_folder, lora=4, epochs=3, learning_rate=2e-2)
+    assert (run.model / "adapter_model.safetensors").exists() and not (run.model / "model.safetensors").exists()
+    assert run.evidence.choices["trained_parameters"] < run.evidence.choices["parameters"] / 3
+    assert run.verdict.word == "learned"
+    further = run_in(tmp_path / "y", run.model, learning_rate=1e-3)
+    start = next(x for x in further.history if x["kind"] == "start")
+    assert start["drift"] < 1e-4  # the reference is the adapter as it was given, not the bare model
+    before = further.evidence.samples_before
+    assert before is not None and before.kl is not None and max(k for row in before.kl for k in row) < 1e-6
+
+
+def test_the_judge_makes_the_pairs_of_an_on_policy_run(tmp_path: Path, tiny_folder: Path):
+    letters = FunctionJudge(lambda prompt, response: response.count("a") - 0.1 * len(response), name="letters")
+    prompts = [{"prompt": f"what is it {i}"} for i in range(12)]
+    run = run_in(
+        tmp_path / "x", tiny_folder, data=prompts, judge=letters, rounds=3, samples=4, epochs=2, learning_rate=1e-2
+    )
+    rounds = [x for x in run.history if x["kind"] == "round"]
+    assert [x["round"] for x in rounds] == [1, 2, 3]
+    assert rounds[-1]["score"] > rounds[0]["score"]
+    assert run.pairs is not None
+    source = open_source(run.pairs)
+    assert source.kind == "pairs" and len(source) == sum(x["kept"] for x in rounds)
+    after = run.evidence.samples_after
+    assert after is not None and after.judge == "letters" and after.scores is not None
+
+
+CHILD = """
+import json, os, sys
+sys.path.insert(0, sys.argv[1])
+import torch
+torch.set_num_threads(1)
+from test_align import run_in, pairs
+from penchant.rewards.function import FunctionJudge
+from pathlib import Path
+on_policy = sys.argv[4] == "on-policy"
+letters = FunctionJudge(lambda prompt, response: response.count("a") - 0.1 * len(response), name="letters")
+prompts = [{"prompt": f"what is it {i}"} for i in range(12)]
+more = dict(data=prompts, judge=letters, rounds=3, epochs=2) if on_policy else dict(epochs=2)
+run_in(Path(sys.argv[2]), Path(sys.argv[3]), save_every=3, sample_prompts=2, **more)
+"""
+
+
+@pytest.mark.parametrize("kind", ["offline", "on-policy"])
+def test_kill_resume(kind: str, tmp_path: Path, tiny_folder: Path):
+    """Killed with SIGKILL at a moment nobody chose, the run goes on to the same weights, bit for bit."""
+    command = lambda out: [sys.executable, "-c", CHILD, str(Path(__file__).parent), str(out), str(tiny_folder), kind]  # noqa: E731
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    plain, cut = tmp_path / "plain", tmp_path / "cut"
+    subprocess.run(command(plain), env=env, check=True, timeout=120)
+    child = subprocess.Popen(command(cut), env=env)
+    moment = random.randint(4, 12)
+    metrics = cut / "metrics.jsonl"
+    while not (metrics.exists() and metrics.read_text().count('"kind": "step"') >= moment):
+        assert child.poll() is None, "the child ended before it was killed"
+        time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert not (cut / "evidence.json").exists()
+    subprocess.run(command(cut), env=env, check=True, timeout=120)
+    a, b = load_file(plain / "model/model.safetensors"), load_file(cut / "model/model.safetensors")
+    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+    lines = [[json.loads(x) for x in (f / "metrics.jsonl").read_text().splitlines()] for f in (plain, cut)]
+    strip = lambda xs: [{**x, "seconds": 0} for x in xs if x["kind"] == "step"]  # noqa: E731
+    assert strip(lines[0]) == strip(lines[1])
+
+
+def test_two_runs_of_one_seed_are_identical_and_the_cached_reference_changes_nothing(
+    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    curves = []
+    for name, cache in (("a", "one"), ("b", "two"), ("c", "one")):  # the third finds the first one's reference in the cache
+        monkeypatch.setenv("PENCHANT_CACHE", str(tmp_path / cache))
+        run = run_in(tmp_path / name, tiny_folder)
+        curves.append([{**x, "seconds": 0} for x in run.history if x["kind"] == "step"])
+    assert curves[0] == curves[1] == curves[2]
+
+
+def test_a_dead_run_is_not_a_success(tmp_path: Path, tiny_folder: Path):
+    run = run_in(tmp_path / "x", tiny_folder, learning_rate=1e-12)
+    assert not run.verdict.ok and run.verdict.word == "nothing learned"
+
+
+def test_too_many_lost_rows_stop_the_run_unless_allowed(tmp_path: Path, tiny_folder: Path):
+    rows = pairs()
+    for row in rows[:16]:
+        row["chosen"] = "good day " * 60
+    with pytest.raises(Refusal, match=r"(?s)rows would be lost .*--allow-lost"):
+        run_in(tmp_path / "x", tiny_folder, data=rows, max_length=60)
+    run = run_in(tmp_path / "x", tiny_folder, data=rows, max_length=60, allow_lost=0.5)
+    assert sum(run.evidence.data["accounting"]["dropped"].values()) > 0
+
+
+def test_contradicting_settings_are_refused_before_anything_is_loaded(tmp_path: Path):
+    with pytest.raises(Refusal, match="somebody must judge"):
+        align("nowhere", [{"prompt": "x"}], output=tmp_path / "x", rounds=2, quiet=True)
+    with pytest.raises(Refusal, match="at least 2 rows"):
+        align("nowhere", pairs(), KTO(), output=tmp_path / "x", batch=1, quiet=True)
+    with pytest.raises(Refusal, match="did you mean 'learning_rate'"):
+        align("nowhere", pairs(), output=tmp_path / "x", learning_rat=1.0, quiet=True)
+    assert not (tmp_path / "x").exists()
+
+
+def test_no_text_is_left_behind_where_none_is_wanted(tmp_path: Path, tiny_folder: Path):
+    run = run_in(tmp_path / "x", tiny_folder, report_samples=False)
+    for name in ("report.html", "evidence.json", "model/README.md"):
+        assert "what is it" not in (run.folder / name).read_text()
+
+
+def test_the_public_face_is_this_function():
+    assert penchant.align is align
