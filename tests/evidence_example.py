@@ -176,7 +176,7 @@ def history(
             {
                 "kind": "round",
                 "step": (i + 1) * steps // rounds,
-                "round": i,
+                "round": i + 1,
                 "score": 0.24 + (0.73 if collapse else 0.6) * (1 - math.exp(-2.5 * t)),
                 "kept": 30 - 2 * i,
                 "ties": 2 * i,

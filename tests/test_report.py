@@ -24,7 +24,7 @@ from penchant.evaluation.evidence import RunEvidence
 from penchant.evaluation.verdict import before_after, judge_run
 from penchant.report import facts
 from penchant.report.card import code, model_card, prose
-from penchant.report.charts import Curve, lined
+from penchant.report.charts import Curve, lined, points
 from penchant.report.page import render
 from penchant.report.terminal import print_summary, progress
 
@@ -283,9 +283,11 @@ def test_the_charts_carry_titles_axes_with_units_and_both_colour_schemes() -> No
 def test_captions_give_the_first_and_last_numbers_of_a_curve() -> None:
     words = "".join(Elements(PAGES["on-policy"]).words)
     first, last = (
-        line["score"] for line in RUNS["on-policy"].history if line["kind"] == "round" and line["round"] in (0, 5)
+        line["score"] for line in RUNS["on-policy"].history if line["kind"] == "round" and line["round"] in (1, 6)
     )
     assert f"score {facts.number(first)} → {facts.number(last)}." in words
+    at = points(RUNS["on-policy"].history, Curve("score", "score", kind="round"))
+    assert at[:, 0].tolist() == [1, 2, 3, 4, 5, 6]  # rounds are counted from 1, and drawn so
 
 
 def test_a_thousand_steps_fit_in_a_page_of_a_megabyte_and_a_half() -> None:

@@ -195,9 +195,9 @@ def lined(
 
 
 def points(history: Sequence[dict[str, Any]], curve: Curve) -> np.ndarray:
-    """[n, 2]: step (or round, from 1) and value, finite ones only."""
+    """[n, 2]: step (or round) and value, finite ones only."""
     rows = [line for line in history if line.get("kind") == curve.kind and isinstance(line.get(curve.key), int | float)]
-    place = (lambda line: line["round"] + 1) if curve.kind == "round" else (lambda line: line["step"])
+    place = (lambda line: line["round"]) if curve.kind == "round" else (lambda line: line["step"])
     at = np.array([(place(line), float(line[curve.key])) for line in rows], dtype=float).reshape(-1, 2)
     return at[np.isfinite(at).all(1)]
 
