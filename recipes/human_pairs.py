@@ -30,7 +30,7 @@ def short_pairs(model: str, rows: data.Rows, tokens: int = TOKENS) -> data.Rows:
     from penchant.domains.models import load
     from penchant.feedback import open_source
 
-    source = open_source(rows, on_problem="drop")
+    source = open_source(rows, bad_rows="drop")
     fitting = load(model, max_length=tokens, too_long="drop").domain.encode(source)
     return [rows[number - 1] for number in fitting.numbers]
 

@@ -138,7 +138,7 @@ def history(
                 "kind": "step",
                 "step": step,
                 "epoch": t,
-                "round": int(t * rounds - 1e-9) if rounds else 0,
+                "round": 1 + int(t * rounds - 1e-9) if rounds else 0,
                 "loss": math.log1p(math.exp(-margin)) + abs(rng.normal(0, 0.02)),
                 "lr": 2e-5 * min(1.0, step / max(steps * 0.1, 1)) * (1 - 0.95 * t),
                 "grad_norm": float(np.exp(rng.normal(1.2 - 0.6 * t, 0.25))) * (1 + 4 * collapse * t),
@@ -167,7 +167,6 @@ def history(
                     "margin": 0.6 * (1 - math.exp(-3 * t)),
                     "logp/chosen": -1.53 + 0.02 * t,
                     "logp/rejected": -1.55 - 0.22 * t,
-                    "loss": math.log1p(math.exp(-0.6 * (1 - math.exp(-3 * t)))),
                 }
             )
     for i in range(rounds):
@@ -180,7 +179,6 @@ def history(
                 "score": 0.24 + (0.73 if collapse else 0.6) * (1 - math.exp(-2.5 * t)),
                 "kept": 30 - 2 * i,
                 "ties": 2 * i,
-                "kl": (88 if collapse else 9) * t**1.6,
                 "distinct2": 0.83 - (0.6 if collapse else 0.07) * t,
                 "length": 30 + (18 if collapse else -3) * t,
             }

@@ -18,9 +18,12 @@ from safetensors.torch import load_file
 
 import penchant
 from penchant.engine import checkpoint
+from penchant.engine.settings import Settings
 from penchant.errors import Refusal
+from penchant.evaluation.evidence import IN_PYTHON
 from penchant.feedback import open_source
 from penchant.objectives import CPO, DPO, KTO, NLL, ORPO, SimPO
+from penchant.report.facts import command
 from penchant.rewards.function import FunctionJudge
 from penchant.run import Run, align
 
@@ -63,7 +66,8 @@ def test_a_run_learns_and_leaves_everything_it_promises(tmp_path: Path, tiny_fol
     assert not list(run.folder.rglob("*.bin")) and not list(run.folder.rglob("*.pt"))
     steps = [x for x in run.history if x["kind"] == "step"]
     assert len(steps) == 3 * 9 and steps[0]["loss"] == pytest.approx(0.6931, abs=1e-3)
-    assert steps[-1]["reward/accuracy"] > 0.9
+    assert steps[-1]["reward/accuracy"] > 0.9 and {x["round"] for x in steps} == {0}
+    assert list(run.left) == ["model", "report"]
     before, after = run.evidence.pairs_before, run.evidence.pairs_after
     assert before is not None and after is not None
     assert before.reward_chosen == [0.0] * len(before.numbers)
@@ -129,13 +133,47 @@ def test_the_judge_makes_the_pairs_of_an_on_policy_run(tmp_path: Path, tiny_fold
         tmp_path / "x", tiny_folder, data=prompts, judge=letters, rounds=3, samples=4, epochs=2, learning_rate=1e-2
     )
     rounds = [x for x in run.history if x["kind"] == "round"]
-    assert [x["round"] for x in rounds] == [1, 2, 3]
+    assert [x["round"] for x in rounds] == sorted({x["round"] for x in run.history if x["kind"] == "step"}) == [1, 2, 3]
     assert rounds[-1]["score"] > rounds[0]["score"]
     assert run.pairs is not None
     source = open_source(run.pairs)
     assert source.kind == "pairs" and len(source) == sum(x["kept"] for x in rounds)
     after = run.evidence.samples_after
     assert after is not None and after.judge == "letters" and after.scores is not None
+
+
+def test_an_interrupted_run_names_only_what_it_left(tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]):
+    judged = 0
+
+    def impatient(prompt: Any, response: str) -> float:
+        nonlocal judged
+        judged += 1
+        if judged > 48:  # in the second round
+            raise KeyboardInterrupt
+        return float(len(response))
+
+    prompts = [{"prompt": f"what is it {i}"} for i in range(13)]
+    settings: dict[str, Any] = {"rounds": 2, "held_out": 1, "sample_prompts": 0, "limit": 6, "batch": 8, "threads": 1}
+    run = align(tiny_folder, prompts, output=tmp_path / "x", judge=FunctionJudge(impatient), precision="fp32", **settings)
+    said = capsys.readouterr().out
+    assert run.interrupted and run.left == {"pairs": tmp_path / "x" / "pairs.jsonl"}
+    assert "pairs.jsonl" in said and "report.html" not in said and said.count("loading") == 1
+    assert "model/" not in said.replace(str(tiny_folder), "")
+
+
+def test_a_run_judged_on_given_rows_says_so_and_is_another_run_than_one_without_them(tmp_path: Path, tiny_folder: Path):
+    unseen = [{**row, "prompt": f"now {row['prompt']}"} for row in pairs(24)]
+    run = run_in(tmp_path / "x", tiny_folder, unseen=unseen, sample_prompts=0)
+    assert run.evidence.settings["unseen"] == IN_PYTHON and run.evidence.data["held_out"] == 24
+    assert "--unseen UNSEEN.jsonl" in command(run.evidence)
+    with pytest.raises(Refusal, match=r"unseen: '[0-9a-f]+' there, None here"):
+        run_in(tmp_path / "x", tiny_folder, sample_prompts=0)
+
+
+@pytest.mark.parametrize(("said", "taken"), [("3", 3), ("2,1", 2), ("", os.cpu_count()), ("many", os.cpu_count())])
+def test_threads_are_as_asked_else_as_the_environment_says(said: str, taken: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", said)
+    assert Settings().thread_count == taken and Settings(threads=5).thread_count == 5
 
 
 CHILD = """

@@ -68,7 +68,7 @@ def test_pairs_are_looked_over_and_every_fault_is_found_by_row() -> None:
 
 
 def test_the_report_is_json_and_plain_lines_with_the_worst_first() -> None:
-    report = check(open_source(PAIRS, name="mine\x1b[31m", on_problem="drop"))
+    report = check(open_source(PAIRS, name="mine\x1b[31m", bad_rows="drop"))
     assert json.loads(json.dumps(report.to_json(), allow_nan=False))["findings"][0]["severity"] == "wrong"
     lines = report.lines()
     assert lines[0] == "mine␛[31m: 7 of 9 rows can be used, 3 distinct prompts"

@@ -265,7 +265,7 @@ def test_real_human_preferences_are_all_accounted_for(shared_data: Path) -> None
     with pytest.raises(Refusal, match="7 problems in 7 of 1,800 rows") as refused:
         open_source(path)
     assert refused.value.exit_code == 2
-    source = open_source(path, on_problem="drop")
+    source = open_source(path, bad_rows="drop")
 
     # Counted independently: the texts up to the last "Assistant:" agree and both last turns say something.
     whole = []
@@ -295,7 +295,7 @@ def test_other_real_data_is_read_once_it_has_the_columns(shared_data: Path) -> N
         for k in (1, 2, 3)
         if (v := row[f"annotator{k}"]) in (1, 2)
     ]
-    source = open_source(votes, on_problem="drop")
+    source = open_source(votes, bad_rows="drop")
     usable = [
         vote
         for vote in votes

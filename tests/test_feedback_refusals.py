@@ -159,7 +159,7 @@ def test_a_bad_line_is_refused_by_its_number(tmp_path: Path, line: bytes, said: 
         open_source(tmp_path / "a.jsonl")
     assert [problem.number for problem in refused.value.problems] == [3]
     assert said in refused.value.problems[0].said
-    kept = open_source(tmp_path / "a.jsonl", on_problem="drop")
+    kept = open_source(tmp_path / "a.jsonl", bad_rows="drop")
     assert [row.number for row in kept] == [1, 4] and sum(kept.dropped.values()) == 1
     assert "1 blank lines skipped" in kept.notes
 
@@ -172,7 +172,7 @@ def test_all_problems_are_counted_and_the_first_twenty_shown() -> None:
     assert refused.value.count == 100 and len(refused.value.problems) == 20
     assert said[0] == "mine has 100 problems in 50 of 100 rows; the first 20:"
     assert said[1] == "  row 2, chosen = '': is empty; write a text, or take the row out."
-    assert len(said) == 22 and 'on_problem="drop"' in said[-1]
+    assert len(said) == 22 and 'bad_rows="drop"' in said[-1]
 
 
 def test_a_misnamed_column_is_said_once_with_its_rows() -> None:
@@ -185,26 +185,26 @@ def test_a_misnamed_column_is_said_once_with_its_rows() -> None:
         "  row 41: no known column among 'idx', 'response1', 'annotator1'; a row is {prompt, chosen, rejected}, "
         "{chosen, rejected}, {prompt, responses, scores}, {prompt, completion, label}, {prompt, completion} or {prompt}. "
         "(So in 30 rows.)",
-        'Mend these rows, or have them left out and counted with on_problem="drop".',
+        'Mend these rows, or have them left out and counted with bad_rows="drop" (--bad-rows drop).',
     ]
 
 
 def test_dropped_rows_are_counted_by_reason_and_none_is_lost_unsaid() -> None:
     rows = [GOOD, {**GOOD, "chosen": ""}, {**GOOD, "chosen": "b"}, GOOD, {**GOOD, "chosen": "b"}]
-    source = open_source(rows, on_problem="drop")
+    source = open_source(rows, bad_rows="drop")
     assert source.dropped == {"empty completion": 1, "chosen equals rejected": 2}
     assert (source.accounting.read, source.accounting.kept, source.accounting.lost) == (5, 2, 3)
     assert [row.number for row in source] == [1, 4]
     with pytest.raises(DataRefusal, match="No row is left"):
-        open_source(rows[1:3], on_problem="drop")
+        open_source(rows[1:3], bad_rows="drop")
     with pytest.raises(Refusal, match='must be "refuse" or "drop"'):
-        open_source(rows, on_problem="skip")  # pyright: ignore[reportArgumentType]
+        open_source(rows, bad_rows="skip")  # pyright: ignore[reportArgumentType]
 
 
 def test_kinds_are_never_mixed_not_even_by_dropping() -> None:
-    for on_problem in ("refuse", "drop"):
+    for bad_rows in ("refuse", "drop"):
         with pytest.raises(DataRefusal, match="is a row of labelled completions, row 1 one of pairs; keep one kind"):
-            open_source([GOOD, LABELLED], on_problem=on_problem)
+            open_source([GOOD, LABELLED], bad_rows=bad_rows)
     with pytest.raises(DataRefusal, match="row 2, label: is missing, row 1 has a label; label all rows or none"):
         open_source([LABELLED, without(LABELLED, "label")])
     with pytest.raises(DataRefusal, match="row 2, label: has a label, row 1 has no label"):
@@ -369,7 +369,7 @@ def test_whatever_a_file_holds_the_answer_is_rows_or_a_refusal(tmp_path: Path, r
     (tmp_path / "a.jsonl").write_bytes(b"\n".join([*lines, noise]))
     for source in (rows, tmp_path / "a.jsonl"):
         try:
-            opened = open_source(source, on_problem="drop")
+            opened = open_source(source, bad_rows="drop")
         except Refusal as refusal:
             assert str(refusal)
             continue

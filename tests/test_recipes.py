@@ -42,7 +42,7 @@ def test_every_public_set_gives_the_pairs_it_says(data: ModuleType) -> None:
 
 def test_the_rows_of_every_set_are_feedback(data: ModuleType) -> None:
     for name, rows in data.SETS.items():
-        source = open_source(rows(), on_problem="drop")
+        source = open_source(rows(), bad_rows="drop")
         unreadable = {"several turns": 5, "empty completion": 2} if name == "hh_harmless" else {}
         assert source.kind == "pairs" and source.dropped == unreadable, name
 

@@ -45,8 +45,13 @@ class Run:
     @property
     def pairs(self) -> Path | None:
         """The preferences an on-policy run made."""
-        path = self.folder / "pairs.jsonl"
-        return path if path.exists() else None
+        return self.left.get("pairs")
+
+    @property
+    def left(self) -> dict[str, Path]:
+        """What the run left, by name, as far as it is there: an interrupted run has no model and no report yet."""
+        places = {"model": self.model, "report": self.report, "pairs": self.folder / "pairs.jsonl"}
+        return {name: path for name, path in places.items() if path.exists()}
 
     @property
     def interrupted(self) -> bool:
@@ -98,5 +103,5 @@ def align(
     with voice:
         evidence, verdict = alignment.run()
     run = Run(Path(output), evidence, verdict)
-    voice.summary(run.evidence, run.verdict, {"model": run.model, "report": run.report, "pairs": run.pairs})
+    voice.summary(run.evidence, run.verdict, run.left)
     return run

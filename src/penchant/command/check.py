@@ -28,7 +28,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from penchant.feedback import check, open_source
 
-    source = open_source(arguments.data, on_problem="drop")
+    source = open_source(arguments.data, bad_rows="drop")
     encode = None
     if arguments.model is not None:
         from penchant.domains.models import load

@@ -95,8 +95,7 @@ def _again(arguments: argparse.Namespace) -> int:
     shown = judged.evidence.settings.get("report_samples", True) and not arguments.no_samples
     write(judged.report, render(judged.evidence, judged.verdict, samples=shown))
     write_json(judged.folder / "verdict.json", judged.verdict.to_json())
-    paths = {"model": judged.model, "report": judged.report, "pairs": judged.pairs}
-    return _show(judged.evidence, judged.verdict, {k: v for k, v in paths.items() if v}, arguments.json)
+    return _show(judged.evidence, judged.verdict, judged.left, arguments.json)
 
 
 def _show(evidence: RunEvidence, verdict: Verdict, paths: dict[str, Path], as_json: bool) -> int:

@@ -15,7 +15,7 @@ from torch import nn
 
 from penchant.domains import smollm2
 from penchant.domains.chat import Template
-from penchant.domains.policy import REFERENCE, TextPolicy
+from penchant.domains.policy import REFERENCE, TextPolicy, without_bars
 from penchant.domains.text import Text, TooLong
 from penchant.errors import Refusal
 from penchant.words import brief
@@ -106,12 +106,11 @@ def load(
     return Loaded(policy, domain, source)
 
 
+@without_bars()
 def _read(name: str, base: Path, adapter: Path | None, allow_bin: bool, dtype: torch.dtype) -> tuple[Any, Any]:
     """The model and its tokenizer (the adapter's own, where it brings one)."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()  # progress is the caller's to show; a bar per file would draw over it
     if not (base / "config.json").is_file():
         raise Refusal(f"model {name!r}: the folder {base} has no config.json, so it is not a transformers model.")
     weights = _weights(base, allow_bin, "model")

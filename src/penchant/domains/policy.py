@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils import logging
 
 from penchant.domains.base import Want, masks
 from penchant.errors import Refusal, nearest
@@ -21,6 +22,18 @@ REFERENCE = "reference"
 PLAIN = Want()
 VALUES = frozenset({"entropy"})
 """What can be wanted of a response besides its log-probs."""
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Without the progress bars of `transformers` and the hub, which would draw over the caller's own."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 class TextPolicy(nn.Module):
@@ -107,6 +120,7 @@ class TextPolicy(nn.Module):
             for name, p in mine.items():
                 p.copy_(state[name])
 
+    @without_bars()
     def save(self, folder: Path) -> None:
         """Model (or adapter) and tokenizer as `transformers` and `peft` read them, in safetensors. A reference copy stays
         out. Not atomic by itself: give it a draft folder."""

@@ -4,11 +4,14 @@ The package is found by its path and never imported, since importing it asks for
 from __future__ import annotations
 
 import importlib.util
+import io
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
+from penchant.domains.policy import without_bars
 from penchant.errors import Refusal
 from penchant.files import cache_folder, fingerprint, whole_folder
 
@@ -56,12 +59,14 @@ def _absent(what: str) -> Refusal:
     )
 
 
+@without_bars()
 def _convert(gguf: Path, draft: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
     where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    read = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+    with redirect_stderr(io.StringIO()):  # a bar that heeds no setting is drawn while the tensors are read
+        read = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(**where)
     # Which of the special tokens the GGUF reader calls EOS has changed between releases; the file itself means these.
     tokenizer.eos_token, tokenizer.pad_token = _EOS, _PAD

@@ -60,8 +60,10 @@ class Job:
     """Whether the reference is the policy as it starts, so that the step-zero check applies."""
     evaluate: Callable[[int], Mapping[str, float]] | None = None
     """Metrics on held-out rows; "margin", where given, decides which checkpoint is the best."""
-    report: Callable[[Position, int, Outcome | None], None] = field(default=lambda position, planned, outcome: None)
-    """Called after every step with the steps planned in this phase, for progress bars."""
+    report: Callable[[Position, int, Outcome, float], None] = field(
+        default=lambda position, planned, outcome, seconds: None
+    )
+    """Called after every step with the steps planned in this phase and the seconds it took, for progress bars."""
 
 
 def train(job: Job) -> str | None:
@@ -124,8 +126,9 @@ def train(job: Job) -> str | None:
                         outcome = _taken(job, step, material, plan[place], memory)
                         memory = outcome.state
                         position = Position(position.step + 1, phase, place + 1)
-                    _note(job, _line(position, settings, outcome, rate, time.perf_counter() - started, len(plan)))
-                    job.report(position, len(plan), outcome)
+                    seconds = time.perf_counter() - started
+                    _note(job, _line(position, settings, outcome, rate, seconds, len(plan)))
+                    job.report(position, len(plan), outcome, seconds)
                     if settings.evaluate_every and position.step % settings.evaluate_every == 0:
                         evaluate()
                     if settings.save_every and position.step % settings.save_every == 0:
@@ -186,7 +189,7 @@ def _line(
     return {
         "kind": "step",
         "step": position.step,
-        "round": position.phase,
+        "round": position.phase + 1 if settings.rounds else 0,
         "epoch": settings.epochs * position.place / planned if settings.steps is None else None,
         "loss": outcome.loss,
         "lr": rate,

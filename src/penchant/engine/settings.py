@@ -3,6 +3,7 @@ It holds no method's hyper-parameters (those are the objective's own fields) and
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -44,7 +45,7 @@ class Settings(BaseModel):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Number format of the forward pass; auto measures this machine and prints what it chose. Weights stay float32."""
     threads: Count = 0
-    """Torch threads; 0 takes one per core."""
+    """Torch threads; 0 takes OMP_NUM_THREADS where it is set, else one per core."""
 
     # Model
     lora: Count = 0
@@ -122,6 +123,13 @@ class Settings(BaseModel):
                 name = str(problem["loc"][0]) if problem["loc"] else "settings"
                 said.append(f"{name}={problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}.")
             raise Refusal(" ".join(said)) from None
+
+    @property
+    def thread_count(self) -> int:
+        """Torch threads of this run on this machine."""
+        # OpenMP allows a list, whose first number is for threads that are not nested
+        said = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+        return self.threads or (int(said) if said.isdecimal() else 0) or os.cpu_count() or 1
 
     def identity(self) -> dict[str, Any]:
         """What decides the run's results: two runs that agree in this are the same run."""

@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+IN_PYTHON = "rows given in Python"
+"""What stands for data or unseen of a run that was handed its rows."""
+
 
 @dataclass(frozen=True)
 class PairEvidence:
@@ -58,18 +61,20 @@ class RunEvidence:
     """Everything a run leaves behind."""
 
     settings: Mapping[str, Any]
-    """What was asked: model, data, objective (as written), and every setting."""
+    """What was asked: model, data, unseen, objective, judge (as written), and every setting."""
     choices: Mapping[str, Any]
     """What was found at start-up: precision, device, threads, versions, revisions, trained parameters."""
     data: Mapping[str, Any]
     """{"source", "fingerprint", "format", "accounting": {...}, "train": n, "held_out": n}"""
     history: list[dict[str, Any]] = field(default_factory=list)
     """The lines of metrics.jsonl. Every line has "kind" and "step".
-    kind "step": epoch, round, loss, lr, grad_norm, tokens, seconds, units, and where they exist loss/<Term>,
-    reward/chosen, reward/rejected, reward/margin, reward/accuracy, logp/chosen, logp/rejected (means per token),
+    kind "start": drift (largest |log π − log π_ref| of a token before the first update), tolerance.
+    kind "step": epoch, round (from 1; 0 in a run on a file), loss, lr, grad_norm, tokens, seconds, units, and where they
+    exist loss/<Term>, reward/chosen, reward/rejected, reward/margin, reward/accuracy, logp/chosen, logp/rejected (means per token),
     length/chosen, length/rejected.
-    kind "eval": accuracy, accuracy/low, accuracy/high, margin, logp/chosen, logp/rejected, loss.
-    kind "round" (on-policy): round, score (mean over this round's samples), kept, ties, kl, distinct2, length."""
+    kind "eval": accuracy, accuracy/low, accuracy/high, margin, logp/chosen, logp/rejected.
+    kind "round" (on-policy): round (from 1), score (mean over this round's samples) and score/<dimension> where a judge
+    has several, kept, ties, failed, identical, distinct2, length, stopped, sampling."""
     train_pairs: PairEvidence | None = None
     """The final model on (at most 256 of) the pairs it was trained on."""
     pairs_before: PairEvidence | None = None

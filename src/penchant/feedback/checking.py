@@ -67,7 +67,7 @@ def check(source: Source | Any, encode: Callable[[list[Row]], Any] | None = None
     Raises Refusal where there is no row to look at.
     """
     if not isinstance(source, Source):
-        source = open_source(source, on_problem="drop")
+        source = open_source(source, bad_rows="drop")
     tally = Tally(source)
     for row in source:
         tally.see(row)

@@ -13,7 +13,7 @@ from penchant.words import brief, plain
 
 SHOWN = 20
 """Problems shown; all are counted."""
-MEND = 'Mend these rows, or have them left out and counted with on_problem="drop".'
+MEND = 'Mend these rows, or have them left out and counted with bad_rows="drop" (--bad-rows drop).'
 
 _WORDS: dict[type, str] = {
     type(None): "null",

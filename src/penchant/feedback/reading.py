@@ -134,7 +134,7 @@ def open_source(
     source: str | PathLike[str] | Sequence[Any] | Any,
     *,
     name: str | None = None,
-    on_problem: Literal["refuse", "drop"] = "refuse",
+    bad_rows: Literal["refuse", "drop"] = "refuse",
 ) -> Source:
     """Opens rows of feedback and checks every one of them in one pass.
 
@@ -142,19 +142,19 @@ def open_source(
     (converted once, memory-mapped); a folder saved by datasets; a `datasets.Dataset`; a sequence of mappings; a hub id
     "org/name" or "org/name:split". All columns and formats are in `formats.py`.
 
-    Raises DataRefusal with all problems of all rows; with on_problem="drop" rows with problems are left out and counted
+    Raises DataRefusal with all problems of all rows; with bad_rows="drop" rows with problems are left out and counted
     in `Source.dropped`. A source without rows, with rows of several kinds, or without a row that can be read is refused
     either way.
     """
-    if on_problem not in ("refuse", "drop"):
-        raise Refusal(f'on_problem = {on_problem!r}: must be "refuse" or "drop".')
+    if bad_rows not in ("refuse", "drop"):
+        raise Refusal(f'bad_rows = {bad_rows!r}: must be "refuse" or "drop".')
     found = find(Path(source) if isinstance(source, PathLike) else source)
     out = Source(found.records, name or found.name, found.revision)
     gathered = _index(out, found)
     read = out.accounting.read
     if not read:
         raise Refusal(f"{plain(out.name)} is empty; it must hold at least one row.")
-    if gathered.count and on_problem == "refuse":
+    if gathered.count and bad_rows == "refuse":
         raise DataRefusal(out.name, gathered.shown(), gathered.count, gathered.rows, read)
     if mixed := gathered.reasons[MIXED]:
         mend = "Kinds are never left out: make one file of each."

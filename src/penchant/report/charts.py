@@ -123,7 +123,7 @@ def curves(evidence: RunEvidence) -> list[Chart]:
     lines = evidence.history
     terms = sorted({key for line in lines for key in line if key.startswith("loss/")})
     made = [
-        lined(lines, "Loss", "loss per unit", [Curve("loss", "training"), Curve("loss", "held out", ORANGE, "eval")]),
+        lined(lines, "Loss", "loss per unit", [Curve("loss", "training")]),
         *[lined(lines, f"Loss: the term {term[5:]}", "loss per unit", [Curve(term, term[5:])]) for term in terms],
         lined(
             lines,
@@ -149,7 +149,6 @@ def curves(evidence: RunEvidence) -> list[Chart]:
         lined(lines, "Gradient norm", "before clipping, log scale", [Curve("grad_norm", "gradient norm")], log=True),
         lined(lines, "Learning rate", "learning rate", [Curve("lr", "learning rate")], exact=True),
         lined(lines, "The judge's score", "mean score of the samples", [Curve("score", "score", kind="round")]),
-        lined(lines, "Distance from the reference", "KL per response, nats", [Curve("kl", "KL", kind="round")]),
         lined(lines, "Variety", "distinct word pairs, share", [Curve("distinct2", "distinct-2", kind="round")]),
         lined(lines, "Length of the samples", "tokens", [Curve("length", "length", kind="round")]),
     ]

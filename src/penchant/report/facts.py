@@ -9,15 +9,13 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from penchant.evaluation.evidence import RunEvidence
+from penchant.evaluation.evidence import IN_PYTHON, RunEvidence
 from penchant.evaluation.rules import Finding
 from penchant.evaluation.verdict import Verdict
 
-PLACES = ("model", "data", "objective", "judge", "output")
+PLACES = ("model", "data", "unseen", "objective", "judge", "output")
 """What a run is named by, in the order the command line shows it."""
 UNKNOWN = "not recorded"
-IN_PYTHON = "rows given in Python"
-"""What stands for the data of a run that was handed its rows; its command names a file they have to be written to."""
 
 
 def number(value: float | int | None, places: int = 3) -> str:
@@ -132,13 +130,15 @@ def steps(evidence: RunEvidence) -> int:
 
 
 def command(evidence: RunEvidence) -> str:
-    """The command line that does the same again: what was asked, without the settings left at their defaults."""
+    """The command line that does the same again: what was asked, without the settings left at their defaults. Rows that
+    were given in Python stand as a file they have to be written to."""
     from penchant.engine.settings import Settings
 
     defaults = Settings().model_dump(mode="json")
     asked = dict(evidence.settings)
-    if asked.get("data") == IN_PYTHON:
-        asked["data"] = "ROWS.jsonl"
+    for name, file in (("data", "ROWS.jsonl"), ("unseen", "UNSEEN.jsonl")):
+        if asked.get(name) == IN_PYTHON:
+            asked[name] = file
     words = ["penchant align"]
     words += [flag(name, asked[name]) for name in PLACES if asked.get(name) is not None]
     words += [

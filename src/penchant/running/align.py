@@ -3,7 +3,6 @@ is a few lines; the work is done in the rooms below."""
 
 from __future__ import annotations
 
-import os
 import platform
 import time
 from dataclasses import replace
@@ -27,7 +26,7 @@ from penchant.engine.settings import Settings
 from penchant.engine.sources import Anchors, FromFile, Scorer
 from penchant.engine.step import Outcome
 from penchant.errors import Refusal, StoppedRun
-from penchant.evaluation.evidence import PairEvidence, RunEvidence, SampleEvidence
+from penchant.evaluation.evidence import IN_PYTHON, PairEvidence, RunEvidence, SampleEvidence
 from penchant.evaluation.pairs import accuracy, margin
 from penchant.evaluation.verdict import Verdict, judge_run
 from penchant.files import cache_folder, fingerprint, read_json, whole_folder, write, write_json
@@ -62,11 +61,12 @@ class Alignment:
         self.settings, self.voice, self.folder = settings, voice, RunFolder(output)
         self.started = time.perf_counter()
         consistent(objective, settings, judge)
-        torch.set_num_threads(settings.threads or os.cpu_count() or 1)
+        torch.set_num_threads(settings.thread_count)
         self.accelerator = Accelerator(log_with=list(settings.trackers) or None, project_dir=str(output))
 
     def run(self) -> tuple[RunEvidence, Verdict]:
         """Everything, in order. A run that was finished already is only judged again."""
+        self.voice.say(f"loading {self.model}")
         loaded = self._load()
         loaded.policy.to(self.accelerator.device)
         prepared = prepare(self.data, self.unseen, loaded.domain, self.objective, self.settings)
@@ -121,7 +121,6 @@ class Alignment:
 
     def _load(self) -> Loaded:
         settings = self.settings
-        self.voice.say(f"loading {self.model}")
         set_seed(settings.seed)  # a new adapter's first values
         lora = None
         if settings.lora:
@@ -143,7 +142,8 @@ class Alignment:
         """What was asked, as it is written."""
         return {
             "model": self.model,
-            "data": str(self.data) if isinstance(self.data, str | Path) else "rows given in Python",
+            "data": source_name(self.data),
+            "unseen": source_name(self.unseen) if self.unseen is not None else None,
             "objective": repr(self.objective),
             "judge": self.judge.name if self.judge is not None else None,
             "output": str(self.folder.path),
@@ -155,6 +155,7 @@ class Alignment:
         identity = {
             "model": loaded.source["fingerprint"],
             "data": prepared.about["fingerprint"],
+            "unseen": prepared.about["unseen"],
             "objective": repr(self.objective),
             "judge": self.judge.name if self.judge is not None else None,
             "settings": self.settings.identity(),
@@ -235,9 +236,9 @@ class Alignment:
         if self.settings.trackers:
             self.accelerator.init_trackers("penchant", config={"objective": repr(self.objective)})
 
-        def report(position: Position, planned: int, outcome: Outcome | None) -> None:
+        def report(position: Position, planned: int, outcome: Outcome, seconds: float) -> None:
             scorer.moved = True
-            self.voice.step(position, planned, source.phases, outcome)
+            self.voice.step(position, planned, source.phases, outcome, seconds)
 
         def evaluate(step: int) -> dict[str, float]:
             found = measure.pairs(prepared.held_pairs, "held-out pairs")
@@ -303,6 +304,11 @@ def consistent(objective: Objective, settings: Settings, judge: Judge | None) ->
             f"batch={settings.batch}: {objective!r} estimates a KL from other rows' responses in the step, so it needs at "
             "least 2 rows; KTO's authors use 32."
         )
+
+
+def source_name(data: Any) -> str:
+    """Where rows came from, as it is written."""
+    return str(data) if isinstance(data, str | Path) else IN_PYTHON
 
 
 def without_texts(evidence: RunEvidence) -> RunEvidence:

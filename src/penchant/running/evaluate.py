@@ -3,7 +3,6 @@ itself. It trains nothing and writes nothing but caches."""
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -39,9 +38,9 @@ def evaluate(
     """The reference's numbers as before, the model's as after. data: pairs or lists, whose implicit rewards are measured by
     the objective, or prompts, whose answers a judge scores. Raises Refusal where the two models do not read text alike."""
     started = time.perf_counter()
-    torch.set_num_threads(settings.threads or os.cpu_count() or 1)
+    torch.set_num_threads(settings.thread_count)
     accelerator = Accelerator()
-    source = open_source(data, on_problem=settings.bad_rows)
+    source = open_source(data, bad_rows=settings.bad_rows)
     if source.kind == "prompts" and judge is None:
         raise Refusal(f"{source.name} holds prompts only, and somebody must judge the answers: give --judge.")
     voice.say(f"loading {model} and {reference}")

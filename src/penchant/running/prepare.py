@@ -36,28 +36,29 @@ class Prepared:
     held_prompts: tuple[Context, ...]
     """Prompts to answer before and after."""
     about: dict[str, Any]
-    """source, fingerprint, format, accounting, counts: what the evidence says of the data."""
+    """source, fingerprint, unseen (the fingerprint of rows given to judge on), format, accounting, counts: what the
+    evidence says of the data."""
     notes: tuple[str, ...]
     """What was done to the rows on the way, for the terminal."""
 
 
 def prepare(data: Any, unseen: Any, domain: Domain, objective: Objective, settings: Settings) -> Prepared:
     """Reads, splits and encodes. Refuses data that does not fit the objective, and a loss of rows over the allowed share."""
-    source = open_source(data, on_problem=settings.bad_rows)
+    source = open_source(data, bad_rows=settings.bad_rows)
     notes = list(source.notes)
     if unseen is None:
         train, held = split(source, held_share(settings.held_out), settings.seed)
         train_rows, held_rows = source.rows(train), list(source.rows(held))
-        counts = {"train": len(train), "held_out": len(held)}
+        counts, unseen_fingerprint = {"train": len(train), "held_out": len(held)}, None
     else:
-        other = open_source(unseen, on_problem=settings.bad_rows)
+        other = open_source(unseen, bad_rows=settings.bad_rows)
         shared = set(source.prompt_keys) & set(other.prompt_keys)
         if shared:
             raise Refusal(
                 f"{len(shared)} prompts of the unseen rows {other.name!r} are also in {source.name!r}; remove them."
             )
         train_rows, held_rows = iter(source), list(other)
-        counts = {"train": len(source), "held_out": len(other)}
+        counts, unseen_fingerprint = {"train": len(source), "held_out": len(other)}, other.fingerprint
 
     encoded: Encoded | None = None
     prompts: tuple[Context, ...] = ()
@@ -72,6 +73,7 @@ def prepare(data: Any, unseen: Any, domain: Domain, objective: Objective, settin
     about = {
         "source": source.name,
         "fingerprint": source.fingerprint,
+        "unseen": unseen_fingerprint,
         "revision": source.revision,
         "format": source.format,
         "accounting": {

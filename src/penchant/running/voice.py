@@ -28,7 +28,8 @@ class Voice:
         self._bars: dict[str, TaskID] = {}
         self._console: Console | None = None
         self._progress: Progress | None = None
-        self._loss: float | None = None
+        self._recent = [0.0] * 4
+        """Steps, and the sums of their loss, tokens and seconds; a step's weight falls by a tenth with each that follows."""
 
     def __enter__(self) -> Voice:
         if not self.quiet:
@@ -76,21 +77,21 @@ class Voice:
         if done >= total:
             self._progress.remove_task(self._bars.pop(title))
 
-    def step(self, position: Position, planned: int, phases: int, outcome: Outcome | None) -> None:
-        """Moves the bar of the loop."""
+    def step(self, position: Position, planned: int, phases: int, outcome: Outcome, seconds: float) -> None:
+        """Moves the bar of the loop, which shows the last steps' loss and tokens per second."""
         which = f"round {position.phase + 1} of {phases}: training" if phases > 1 else "training"
-        if outcome is not None:
-            self._loss = outcome.loss if self._loss is None else 0.9 * self._loss + 0.1 * outcome.loss
+        this = (1.0, outcome.loss, outcome.tokens, seconds)
+        self._recent = [0.9 * old + new for old, new in zip(self._recent, this, strict=True)]
+        steps, loss, tokens, took = self._recent
         if self._progress is not None:
             self.progress(which, position.place, planned)
-            if which in self._bars and self._loss is not None:
-                self._progress.update(self._bars[which], description=f"{which}, loss {self._loss:.4f}")
+            if which in self._bars:
+                said = f"{which}, loss {loss / steps:.4f}, {tokens / took:,.0f} tokens/s"
+                self._progress.update(self._bars[which], description=said)
 
-    def summary(self, evidence: RunEvidence, verdict: Verdict, paths: Mapping[str, Path | None]) -> None:
+    def summary(self, evidence: RunEvidence, verdict: Verdict, paths: Mapping[str, Path]) -> None:
         """The before/after table, the verdict and where things are."""
         if self._console is not None:
             from penchant.report.terminal import print_summary
 
-            print_summary(
-                self._console, evidence, verdict, {name: path for name, path in paths.items() if path is not None}
-            )
+            print_summary(self._console, evidence, verdict, paths)
