@@ -259,7 +259,8 @@ def test_check_says_what_is_wrong_by_row_and_ends_with_2(capsys: pytest.CaptureF
     assert code == 0 and "1 of 1 rows can be used" in out
     path.write_text(good + '{"prompt": "a", "chosen": "\\u001b[31mb", "rejected": "\\u001b[31mb"}\nnope\n')
     code, out, _ = said(capsys, "check", str(path))
-    assert code == 2 and "row 2, chosen" in out and "row 3: not JSON" in out and "\x1b" not in out
+    assert "chosen equals rejected: 1 of 3 (rows 2)" in out and "not JSON: 1 of 3 (rows 3)" in out
+    assert code == 2 and "\x1b" not in out
     code, out, _ = said(capsys, "check", str(path), "--json")
     assert code == 2 and json.loads(out)["rows"] == 1
     code, _, err = said(capsys, "check", str(tmp_path / "pears.jsonl"))
