@@ -208,7 +208,7 @@ def test_a_resumed_run_is_equal_bit_for_bit(objective: Objective, tmp_path: Path
     train(plain)
     cut = make_job(Table(), objective, encoded, tmp_path / "cut")
 
-    def kill(position, planned, outcome):
+    def kill(position, planned, outcome, seconds):
         if position.step == 5:
             raise MemoryError("a kill at a bad moment")
 
@@ -231,7 +231,7 @@ def test_a_resumed_run_is_equal_bit_for_bit(objective: Objective, tmp_path: Path
 def test_ctrl_c_ends_between_steps_with_a_checkpoint(tmp_path: Path):
     job = make_job(Table(), DPO(), rows(20), tmp_path, save_every=0)
 
-    def press(position, planned, outcome):
+    def press(position, planned, outcome, seconds):
         if position.step == 3:
             os.kill(os.getpid(), signal.SIGINT)
 
