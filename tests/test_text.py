@@ -17,7 +17,9 @@ from tokenizers.processors import TemplateProcessing
 from penchant.domains.models import load
 from penchant.domains.text import Text
 from penchant.errors import Refusal
+from penchant.feedback import convert, open_source
 from penchant.feedback.records import Message, Row
+from penchant.feedback.writing import as_mapping
 from penchant.objectives import Labelled, Lists, Pairs
 from tiny import CHATML, tiny_tokenizer
 
@@ -219,6 +221,26 @@ def test_a_cut_answer_keeps_its_start_ends_in_no_stop_token_and_is_counted():
         "kept 2 of 4 / dropped 2 (1 identical after truncation, 1 prompt too long) / truncated 1 / "
         "identical after truncation 1"
     )
+
+
+def test_a_response_that_was_cut_when_it_was_sampled_gets_no_stop_token_and_is_counted():
+    cut = {"chosen_stopped": True, "rejected_stopped": False}
+    rows = [
+        pair(1, "hi", "a cat", "a dog sat on the", extra=cut),
+        pair(2, "hi", "yes", "no", extra={"chosen_stopped": None}),
+    ]
+    encoded = DOMAIN.encode(rows)
+    assert [[int(y[-1]) == STOP for y in ys] for ys in encoded.responses] == [[True, False], [True, True]]
+    assert DOMAIN.texts(encoded)[0] == ["a cat", "a dog sat on the"]
+    assert encoded.accounting.unfinished == 1 and str(encoded.accounting).endswith(" / cut when sampled 1")
+    labelled = DOMAIN.encode(convert(rows, "labelled"))
+    assert [int(y[-1]) == STOP for (y,) in labelled.responses] == [True, False, True, True]
+    assert labelled.accounting.unfinished == 1
+    again = DOMAIN.encode(open_source([as_mapping(row) for row in convert(rows[:1], "labelled")]))
+    assert [int(y[-1]) == STOP for (y,) in again.responses] == [True, False]
+    for odd in ("no", 0, [False]):
+        with pytest.raises(Refusal, match=r"row 3, chosen_stopped: .*true .* or false"):
+            DOMAIN.encode([pair(3, "hi", "yes", "no", extra={"chosen_stopped": odd})])
 
 
 def test_an_answer_that_just_fits_keeps_its_stop_token():

@@ -116,9 +116,12 @@ class Chat:
 
     # --- completions
 
-    def completion(self, text: str) -> Tensor:
+    def completion(self, text: str, whole: bool = True) -> Tensor:
         """The text encoded alone, then the stop token once, int64 [tokens]. Text of special tokens is plain text, except
-        for one stop token that its owner has already written at the end."""
+        for one stop token that its owner has already written at the end. One that is not `whole` was cut off: it is
+        encoded as it stands, since a stop token would teach to end in the middle of a sentence."""
+        if not whole:
+            return torch.tensor(self._ids(text, plain=True), dtype=torch.long)
         bare = text.rstrip()
         if bare.endswith(self.stop_text):
             text = bare[: -len(self.stop_text)]

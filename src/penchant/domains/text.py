@@ -19,7 +19,7 @@ from penchant.domains.chat import Chat, Template, Unfit
 from penchant.domains.policy import PLAIN, VALUES, unwrap
 from penchant.domains.sampling import by_size, generate
 from penchant.errors import Refusal, nearest
-from penchant.feedback.records import Accounting, Problem, Prompt, Row
+from penchant.feedback.records import STOPPED, Accounting, Problem, Prompt, Row
 from penchant.files import fingerprint
 from penchant.objectives.scored import Batch, Labelled, Lists, Pairs, Rollouts, Scored
 from penchant.words import brief
@@ -106,7 +106,8 @@ class Text:
             as_written = [self.chat.check(row.prompt, reply) for reply in row.responses]
         except Refusal as refusal:
             raise Refusal(f"row {row.number}: {refusal}") from refusal
-        answers = [self.chat.completion(reply) for reply in row.responses]
+        wholes = _wholes(row)
+        answers = [self.chat.completion(reply, whole) for reply, whole in zip(row.responses, wholes, strict=True)]
         room = self.max_length - len(prompt)
         size = len(prompt) + max(map(len, answers), default=1)
         cut = size > self.max_length
@@ -127,6 +128,7 @@ class Text:
             reason = "identical after truncation" if cut else "identical"
             raise Unfit(reason, "chosen and rejected are the same tokens, so there is nothing to prefer.", "rejected")
         account.truncated += cut
+        account.unfinished += not all(wholes)
         account.template_differs += not all(as_written)
         return prompt, tuple(answers)
 
@@ -248,6 +250,18 @@ class Text:
     def texts(self, encoded: Encoded) -> list[list[str]]:
         """Every response as text, row by row, without its stop token."""
         return [[self.chat.text(response) for response in row] for row in encoded.responses]
+
+
+def _wholes(row: Row) -> list[bool]:
+    """Whether each response ended by itself: so, unless the row says that it was cut."""
+    names = STOPPED.get(row.kind, ())
+    for name in names:
+        if not isinstance(row.extra.get(name), bool | None):
+            raise Refusal(
+                f"row {row.number}, {name}: {brief(row.extra[name])}; it must be true (the response ended by itself) or "
+                "false (it was cut at a length limit), or be left out."
+            )
+    return [row.extra.get(name) is not False for name in names] or [True] * len(row.responses)
 
 
 def _columns(kind: str, rows: list[Row]) -> tuple[dict[str, Tensor], tuple[str, ...]]:

@@ -151,6 +151,7 @@ def _encoded(source: Source, encode: Callable[[list[Row]], Any]) -> tuple[list[F
     said = "The template writes the whole chat otherwise than prompt and response apart (it trims or strips)."
     for name, count, words in (
         ("rows cut to the model's length", total.truncated, "They lose their end and their stop token."),
+        ("rows cut when they were sampled", total.unfinished, "They are trained on without a stop token."),
         ("rows the template changes", total.template_differs, said),
     ):
         out.append(Finding("odd" if count else "fine", name, count, n, words if count else ""))
@@ -183,6 +184,7 @@ def _add(total: Accounting, part: Accounting) -> None:
     total.kept += part.kept
     total.truncated += part.truncated
     total.identical += part.identical
+    total.unfinished += part.unfinished
     total.template_differs += part.template_differs
     for reason, count in part.dropped.items():
         total.dropped[reason] = total.dropped.get(reason, 0) + count

@@ -10,7 +10,7 @@ from itertools import combinations, pairwise
 from typing import Literal, get_args
 
 from penchant.errors import Refusal, nearest
-from penchant.feedback.records import Accounting, Kind, Prompt, Row
+from penchant.feedback.records import STOPPED, Accounting, Kind, Prompt, Row
 from penchant.words import brief
 
 How = Literal["best-worst", "all", "ranked"]
@@ -93,10 +93,7 @@ class Conversion(Iterator[Row]):
                 self._done = (
                     "pairs read as labelled responses (the chosen true, the rejected false; strength and margin left out)"
                 )
-                made = [
-                    replace(row, kind="labelled", responses=(y,), label=good, strength=None, margin=None)
-                    for y, good in zip(row.responses, (True, False), strict=True)
-                ]
+                made = _labelled(row)
             elif (row.kind, kind) == ("lists", "pairs"):
                 self._done = f"scored lists made into pairs ({_HOW_WORDS[how]}, the margin being the difference of scores)"
                 made = self._pairs(row, how)
@@ -120,6 +117,16 @@ class Conversion(Iterator[Row]):
             replace(row, kind="pairs", responses=(row.responses[i], row.responses[j]), scores=None, margin=margin)
             for i, j, margin in found
         ]
+
+
+def _labelled(row: Row) -> list[Row]:
+    """The chosen as good, the rejected as bad, each with what is known of its end."""
+    kept = {name: value for name, value in row.extra.items() if name not in STOPPED["pairs"]}
+    ends = [{name: row.extra[was] for name in STOPPED["labelled"] if was in row.extra} for was in STOPPED["pairs"]]
+    return [
+        replace(row, kind="labelled", responses=(y,), label=good, strength=None, margin=None, extra={**kept, **end})
+        for y, good, end in zip(row.responses, (True, False), ends, strict=True)
+    ]
 
 
 def convert(rows: Iterable[Row], kind: Kind, *, how: How = "best-worst") -> Conversion:

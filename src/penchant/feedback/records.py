@@ -10,6 +10,13 @@ Kind = Literal["pairs", "labelled", "lists", "prompts"]
 """What the rows of a source are: {prompt, chosen, rejected}; {prompt, completion, label}; {prompt, responses, scores};
 {prompt} alone."""
 
+STOPPED: dict[Kind, tuple[str, ...]] = {
+    "pairs": ("chosen_stopped", "rejected_stopped"),
+    "labelled": ("completion_stopped",),
+}
+"""Columns in `Row.extra` that say whether each response ended by itself. Where one is false the response was cut at a length
+limit when it was sampled, and no stop token is trained after it."""
+
 
 class Message(TypedDict):
     """One chat turn."""
@@ -77,6 +84,8 @@ class Accounting:
     """Pairs whose responses became identical after truncation; they are among the dropped."""
     template_differs: int = 0
     """Rows whose whole chat the template renders otherwise than prompt + completion (trimmed text, stripped thoughts)."""
+    unfinished: int = 0
+    """Rows with a response that was cut when it was sampled; it gets no stop token."""
     examples: list[Problem] = field(default_factory=list)
     """The first rows that were dropped, with the reason."""
 
@@ -91,7 +100,8 @@ class Accounting:
 
     def __str__(self) -> str:
         reasons = "".join(f", {n:,} {reason}" for reason, n in sorted(self.dropped.items()))
+        unfinished = f" / cut when sampled {self.unfinished:,}" if self.unfinished else ""
         return (
             f"kept {self.kept:,} of {self.read:,} / dropped {self.lost:,}{f' ({reasons[2:]})' if reasons else ''} / "
-            f"truncated {self.truncated:,} / identical after truncation {self.identical:,}"
+            f"truncated {self.truncated:,} / identical after truncation {self.identical:,}{unfinished}"
         )

@@ -112,6 +112,7 @@ def accounting(evidence: RunEvidence) -> list[tuple[str, int]]:
         *[(f"dropped: {reason}", n) for reason, n in sorted(dropped.items())],
         ("truncated", counts.get("truncated", 0)),
         ("identical after truncation", counts.get("identical", 0)),
+        *([("cut when sampled, without a stop token", counts["unfinished"])] if counts.get("unfinished") else []),
         *([("rendered otherwise by the template", counts["template_differs"])] if counts.get("template_differs") else []),
     ]
 

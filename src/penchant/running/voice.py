@@ -62,6 +62,8 @@ class Voice:
             f"kept {said['kept']:,} of {said['read']:,} / dropped {lost:,}{f' ({why})' if why else ''} / truncated "
             f"{said['truncated']:,} / identical after truncation {said['identical']:,}"
         )
+        if said["unfinished"]:
+            self.say(f"{said['unfinished']:,} rows hold a response that was cut when it was sampled; it gets no stop token")
         if said["template_differs"]:
             self.say(
                 f"{said['template_differs']:,} rows are rendered otherwise by the chat template as a whole (trimmed text)"
