@@ -40,5 +40,6 @@ for objective in (DPO() + 0.3 * NLL(reduction="token"), KTO(), Sorted()):
         out[f"{name} metrics"] = [v for _, v in sorted(outcome.metrics.items())]
 if accelerator.is_main_process:
     Path(sys.argv[1]).write_text(json.dumps(out))
+accelerator.wait_for_everyone()  # gloo aborts in a process whose peer has gone
 if torch.distributed.is_initialized():
     torch.distributed.destroy_process_group()

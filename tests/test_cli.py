@@ -184,7 +184,13 @@ class _Ends:
 
 
 @pytest.mark.parametrize(
-    ("end", "code"), [(Refusal("no\x1b[31m."), 2), (StoppedRun("the loss is not finite."), 3), (KeyboardInterrupt(), 130)]
+    ("end", "code"),
+    [
+        (Refusal("no\x1b[31m."), 2),
+        (StoppedRun("the loss is not finite."), 3),
+        (OSError(28, "No space left on device", "runs/\x1b[31mx"), 4),
+        (KeyboardInterrupt(), 130),
+    ],
 )
 def test_every_way_to_end_has_its_exit_code_and_one_clean_sentence(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, end: BaseException, code: int
@@ -194,7 +200,8 @@ def test_every_way_to_end_has_its_exit_code_and_one_clean_sentence(
     assert given == code
     assert "\x1b" not in err and "Traceback" not in err and err.count("\n") == 1
     if code != 130:
-        assert "Traceback" in said(capsys, "cache", "--traceback")[2]
+        traced = said(capsys, "cache", "--traceback")[2]
+        assert "Traceback" in traced and "\x1b" not in traced
 
 
 def test_methods_are_listed_filtered_and_shown_from_their_classes(capsys: pytest.CaptureFixture[str]):

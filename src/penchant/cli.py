@@ -25,7 +25,8 @@ start here:
   penchant methods
 
 exit codes: 0 done; 1 the run ended, but its verdict says it did not work; 2 refused input;
-3 stopped because its numbers cannot be trusted; 130 interrupted (a checkpoint was saved)
+3 stopped because its numbers cannot be trusted; 4 a file could not be read or written, such as on a full disk;
+130 interrupted (a checkpoint was saved)
 `penchant COMMAND --help` says more about each command."""
 
 
@@ -126,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return command.run(arguments)
     except (Refusal, StoppedRun) as error:
         if shown:
-            traceback.print_exc()
+            print(plain(traceback.format_exc()), file=sys.stderr, end="")
         print(f"penchant: {plain(error)}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
@@ -136,6 +137,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output went away (`penchant methods | head`): nothing more to say, and nothing to flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        # A full disk, a folder that may not be written: nothing is wrong with what was asked.
+        if shown:
+            print(plain(traceback.format_exc()), file=sys.stderr, end="")
+        where = f" ({plain(error.filename)})" if error.filename is not None else ""
+        print(
+            f"penchant: {plain(error.strerror or error)}{where}. What was saved before is whole: mend this, and the same "
+            "command goes on.",
+            file=sys.stderr,
+        )
+        return 4
 
 
 if __name__ == "__main__":

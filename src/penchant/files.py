@@ -6,9 +6,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,11 +40,18 @@ def write(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """A folder that appears under its name only when the block has ended well; a failure leaves what was there before."""
+    """A folder that appears under its name only when the block has ended well; a failure leaves what was there before.
+    A tensor file that cannot be written fails as any other file does, with an OSError."""
+    from safetensors import SafetensorError
+
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
-        yield draft
+        try:
+            yield draft
+        except SafetensorError as error:  # "I/O error: No space left on device (os error 28)"
+            code = re.search(r"\(os error (\d+)\)", str(error))
+            raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) if code else error from error
         for file in draft.rglob("*"):
             if file.is_file():
                 _flush(file)
@@ -59,6 +67,20 @@ def whole_folder(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
+
+
+def drafts(folder: Path, names: Iterable[str]) -> list[Path]:
+    """What a kill left behind of files and folders that were being written under these names."""
+    made = re.compile(rf"\.(old\.)?({'|'.join(map(re.escape, names))})\.[a-z0-9_]{{8}}")  # as tempfile names them
+    return [path for path in folder.iterdir() if made.fullmatch(path.name)] if folder.is_dir() else []
+
+
+def remove(path: Path) -> None:
+    """Takes away a file, a folder or a link (and not what it points to), if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:

@@ -36,6 +36,13 @@ def add(parser: argparse.ArgumentParser) -> None:
     for name, said in ASKED.items():
         asked.add_argument(f"--{name}", default=argparse.SUPPRESS, metavar=name.upper(), help=said)
     add_settings(parser, Settings)
+    parser.add_argument(
+        "--no-samples",
+        dest="report_samples",
+        action="store_false",
+        default=argparse.SUPPRESS,
+        help="leave texts of data and model out of the report and the evidence: --no-report-samples in short",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -4,11 +4,10 @@ them. It looks into penchant's own cache folder only."""
 from __future__ import annotations
 
 import argparse
-import shutil
 from pathlib import Path
 
 from penchant.errors import Refusal, nearest
-from penchant.files import cache_folder
+from penchant.files import cache_folder, remove
 from penchant.words import plain
 
 SUMMARY = "show where caches are and how big; `cache clear` removes them"
@@ -54,14 +53,6 @@ def size(path: Path) -> int:
     if path.is_symlink() or path.is_file():
         return path.lstat().st_size
     return sum(file.lstat().st_size for file in path.rglob("*") if file.is_symlink() or file.is_file())
-
-
-def remove(path: Path) -> None:
-    """Takes away one part of the cache; a link is cut, and what it points to stays."""
-    if path.is_symlink() or path.is_file():
-        path.unlink()
-    else:
-        shutil.rmtree(path)
 
 
 def written(count: int) -> str:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from penchant.errors import Refusal
-from penchant.files import read_json, write, write_json
+from penchant.files import drafts, read_json, remove, write, write_json
 from penchant.words import brief
 
-OURS = ("run.json", "metrics.jsonl", "checkpoints", "rounds", "before.json", "evidence.json", "verdict.json", "report.html")
+OURS = (
+    *("metrics.jsonl", "checkpoints", "rounds", "pairs.jsonl", "stopped"),
+    *("before.json", "evidence.json", "verdict.json", "report.html", "model"),
+    "run.json",
+)
+"""What a run leaves, in the order it is cleared: a folder that was cleared half way is still known as a run's."""
 
 
 class RunFolder:
@@ -41,17 +45,19 @@ class RunFolder:
         refused, with what differs, unless it may be overwritten."""
         if self.path.exists() and not self.path.is_dir():
             raise Refusal(f"output {str(self.path)!r} is a file; give a folder.")
-        if self._run.exists():
+        for draft in drafts(self.path, OURS):
+            remove(draft)
+        if self._run.exists() and not overwrite:
             there = read_json(self._run)["identity"]
-            if there == dict(identity) and not overwrite:
+            if there == dict(identity):
                 return True
-            if not overwrite:
-                raise Refusal(
-                    f"output {str(self.path)!r} holds a different run ({differences(there, identity)}). "
-                    "Give another folder, or --overwrite to replace it."
-                )
+            raise Refusal(
+                f"output {str(self.path)!r} holds a different run ({differences(there, identity)}). "
+                "Give another folder, or --overwrite to replace it."
+            )
+        if overwrite:
             self._clear()
-        elif self.path.is_dir() and any(self.path.iterdir()) and not overwrite:
+        elif self.path.is_dir() and any(self.path.iterdir()):
             raise Refusal(
                 f"output {str(self.path)!r} is not empty and holds no run of penchant. Give a new folder, or "
                 "--overwrite to use this one (files of other names are left alone)."
@@ -61,12 +67,8 @@ class RunFolder:
         return False
 
     def _clear(self) -> None:
-        for name in (*OURS, "model", "pairs.jsonl", "stopped"):
-            path = self.path / name
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+        for name in OURS:
+            remove(self.path / name)
 
     def record(self, identity: Mapping[str, Any], choices: Mapping[str, Any]) -> None:
         """Writes what this run is and what was found at start-up."""

@@ -89,7 +89,7 @@ def train(job: Job) -> str | None:
     memory = {name: x.to(accelerator.device) for name, x in memory.items()}
     if accelerator.is_main_process:
         checkpoint.sweep(job.folder.checkpoints)
-        job.folder.history(until=position.step)
+        job.folder.history(until=position.step or -1)  # before the first step everything is measured again
 
     def save() -> None:
         if accelerator.is_main_process:
@@ -126,8 +126,8 @@ def train(job: Job) -> str | None:
                         outcome = _taken(job, step, material, plan[place], memory)
                         memory = outcome.state
                         position = Position(position.step + 1, phase, place + 1)
-                    seconds = time.perf_counter() - started
-                    _note(job, _line(position, settings, outcome, rate, seconds, len(plan)))
+                        seconds = time.perf_counter() - started
+                        _note(job, _line(position, settings, outcome, rate, seconds, len(plan)))
                     job.report(position, len(plan), outcome, seconds)
                     if settings.evaluate_every and position.step % settings.evaluate_every == 0:
                         evaluate()
@@ -137,8 +137,9 @@ def train(job: Job) -> str | None:
                     interrupt.agree(accelerator)
                 position = Position(position.step, phase + 1, 0)
         except KeyboardInterrupt:
-            with interrupt.deferred():
-                save()
+            if not interrupt.torn:
+                with interrupt.deferred():
+                    save()
             return "interrupted"
         if position.step != saved:
             save()
@@ -211,10 +212,12 @@ def _note(job: Job, line: Mapping[str, Any]) -> None:
 
 class _Interrupt:
     """Ctrl-C and SIGTERM between two steps, never within one: half an update is no state to save. A second Ctrl-C during a
-    step is obeyed at once."""
+    step is obeyed at once; the last checkpoint is then what the run goes on from."""
 
     def __init__(self) -> None:
         self._busy = self._asked = False
+        self.torn = False
+        """Whether a step was broken off within."""
         self._old: dict[int, Any] = {}
 
     def __enter__(self) -> _Interrupt:
@@ -238,6 +241,9 @@ class _Interrupt:
         self._busy = True
         try:
             yield
+        except KeyboardInterrupt:
+            self.torn = True
+            raise
         finally:
             self._busy = False
 

@@ -3,7 +3,7 @@ other source, in rounds.py; the loop cannot tell them apart."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -102,17 +102,10 @@ class Anchors:
     def stored(self, rows: Encoded, title: str) -> Store:
         """log π_ref of the rows, from the cache or computed now."""
         store = Store(rows.counts, rows.lengths, rows.keys)
-        sizes = rows.sizes
-
-        def groups(missing: Sequence[int]) -> list[list[int]]:
-            return [
-                [missing[k] for k in group] for group in micro_batches([sizes[i] for i in missing], self.settings.tokens)
-            ]
-
         fill(
             store,
             lambda some: self.scorer.at_start(rows.select(some)),
-            groups,
+            micro_batches(rows.sizes, self.settings.tokens),
             folder=self.cache,
             gather=lambda x: reduced(self.accelerator, x.to(self.accelerator.device)).cpu(),
             rank=self.accelerator.process_index,

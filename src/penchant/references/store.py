@@ -72,6 +72,11 @@ class Store:
         }
         write(folder / f"part-{self._keys[places[0]]}.safetensors", save(tensors))
 
+    def forget(self, rows: Sequence[int]) -> None:
+        """Drops what is known of these rows."""
+        for j in self._places(rows):
+            self._logp[j] = None
+
     def exchange(self, rows: Sequence[int], gather: Callable[[Tensor], Tensor]) -> None:
         """Gets the other ranks' share of these rows; `gather` sums a tensor over all ranks."""
         places = self._places(rows)
@@ -90,7 +95,7 @@ class Store:
 def fill(
     store: Store,
     score: Callable[[Sequence[int]], Tensor],
-    groups: Callable[[Sequence[int]], Sequence[Sequence[int]]],
+    groups: Sequence[Sequence[int]],
     *,
     folder: Path | None = None,
     gather: Callable[[Tensor], Tensor] = lambda x: x,
@@ -98,21 +103,27 @@ def fill(
     world: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Scores the rows the store is missing.
+    """Scores the rows the store is missing, in the groups they would have if all were missing: rounding differs from group
+    to group, and a run killed half way must go on with the same numbers.
 
     score: rows → log π_ref of their responses, [n, steps], without gradient.
-    groups: rows → groups of rows to score at once (the engine's micro-batches).
+    groups: all rows in the groups that are scored at once (the engine's micro-batches).
     folder: where parts are kept, named by everything log π_ref depends on except the rows; None keeps nothing.
     gather, rank, world: each rank scores its share and gets the others'.
     """
     if folder is not None:
         store.recall(folder)
-    missing = store.missing
-    done, fresh = 0, []
-    for group in groups(missing)[rank::world]:
+    lacks = set(store.missing)
+    absent = torch.tensor([float(not lacks.isdisjoint(group)) for group in groups])
+    # A rank that reads the folder a moment later finds more there: what any rank lacks, all count as missing.
+    todo = [group for group, n in zip(groups, (gather(absent) if world > 1 else absent).tolist(), strict=True) if n]
+    missing = [i for group in todo for i in group]
+    store.forget(missing)
+    mine, fresh, done = todo[rank::world], [], 0
+    for group in mine:
         store.put(group, score(group))
         done += len(group)
-        progress(done, len(missing))
+        progress(done, sum(map(len, mine)))
         fresh += group
         if folder is not None and len(fresh) >= PART:
             store.keep(fresh, folder)
