@@ -1,4 +1,5 @@
-"""Text of models and data made harmless before it reaches a terminal. The report and the cards escape their own way."""
+"""Text of models and data made harmless before it reaches a terminal, and numbers as they are printed. The report and the
+cards escape their own way."""
 
 from __future__ import annotations
 
@@ -23,3 +24,8 @@ def plain(text: object, limit: int | None = None) -> str:
 def brief(value: object, limit: int = 60) -> str:
     """A value on one line for an error message."""
     return plain(repr(value), limit).replace("\n", " ")
+
+
+def figure(x: float, form: str) -> str:
+    """A number by a format specification, with a true minus sign."""
+    return format(x, form).replace("-", "−")

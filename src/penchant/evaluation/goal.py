@@ -10,6 +10,7 @@ from penchant.evaluation import history, pairs, samples
 from penchant.evaluation.evidence import PairEvidence, RunEvidence, SampleEvidence
 from penchant.evaluation.rules import Finding, Rules, numbers
 from penchant.evaluation.statistics import apart, mean, share
+from penchant.words import figure
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,10 @@ def _score(before: SampleEvidence, after: SampleEvidence, rules: Rules) -> Goal:
     assert old is not None and new is not None
     lost = samples.judged(before) - samples.judged(after)
     verb = "rose" if change.low > 0 else "fell" if change.high < 0 else "went"
-    said = f"On {count} unseen prompts the judge's score {verb} from {old.value:.2f} to {new.value:.2f} "
-    said += f"[{change.low:+.2f}, {change.high:+.2f}]"
+    said = (
+        f"On {count} unseen prompts the judge's score {verb} from {figure(old.value, '.2f')} to {figure(new.value, '.2f')} "
+    )
+    said += f"[{figure(change.low, '+.2f')}, {figure(change.high, '+.2f')}]"
     if lost > 0.05:
         said += f", but {100 * lost:.0f} % fewer answers could be judged at all"
     found = numbers(

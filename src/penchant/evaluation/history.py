@@ -13,6 +13,7 @@ from scipy import stats
 from penchant.evaluation.evidence import RunEvidence
 from penchant.evaluation.rules import Finding, Rules, numbers
 from penchant.evaluation.statistics import short
+from penchant.words import figure
 
 Line = Mapping[str, Any]
 
@@ -55,7 +56,7 @@ def dead(evidence: RunEvidence, rules: Rules) -> str | None:
         return f"the learning rate was 0 in all {len(rates)} steps"
     losses = series(steps, "loss")
     if len(losses) >= 5 and max(losses) - min(losses) <= rules.flat * max(abs(losses[0]), 1e-12):
-        return f"the loss stood at {losses[0]:.4f} for all {len(losses)} steps"
+        return f"the loss stood at {figure(losses[0], '.4f')} for all {len(losses)} steps"
     return None
 
 

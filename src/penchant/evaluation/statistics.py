@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from penchant.words import figure
+
 RESAMPLES = 10_000
 LEVEL = 0.95
 _AT_ONCE = 2_000_000  # draws held in memory together
@@ -39,16 +41,16 @@ class Estimate:
 
     def percent(self, signed: bool = False) -> str:
         """`64.4 % [58.2, 70.1]`."""
-        plus = "+" if signed else ""
-        return f"{100 * self.value:{plus}.1f} % {self._between(100.0, signed)}"
+        form = "+.1f" if signed else ".1f"
+        return f"{figure(100 * self.value, form)} % {self._between(100.0, signed)}"
 
     def _between(self, scale: float, signed: bool) -> str:
         if not (math.isfinite(self.low) and math.isfinite(self.high)):
             return "[spread unknown]"
         if scale == 1.0:
             return f"[{short(self.low, signed)}, {short(self.high, signed)}]"
-        plus = "+" if signed else ""
-        return f"[{scale * self.low:{plus}.1f}, {scale * self.high:{plus}.1f}]"
+        form = "+.1f" if signed else ".1f"
+        return f"[{figure(scale * self.low, form)}, {figure(scale * self.high, form)}]"
 
     def to_json(self) -> dict[str, Any]:
         """Strict JSON: an unknown end is null."""
@@ -71,12 +73,12 @@ def short(x: float, signed: bool = False) -> str:
     size = abs(x)
     plus = "+" if signed else ""
     if size >= 1000:
-        return f"{x:{plus},.0f}"
+        return figure(x, f"{plus},.0f")
     if size >= 10:
-        return f"{x:{plus}.1f}"
+        return figure(x, f"{plus}.1f")
     if size >= 0.01 or size < 1e-9:
-        return f"{x:{plus}.2f}"
-    return f"{x:{plus}.2g}"
+        return figure(x, f"{plus}.2f")
+    return figure(x, f"{plus}.2g")
 
 
 def mean(

@@ -19,6 +19,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from penchant.evaluation.evidence import PairEvidence, RunEvidence, SampleEvidence
 from penchant.report.facts import number
+from penchant.words import figure
 
 # Wong's colour-blind-safe palette (Nature Methods 8, 441, 2011), light and dark. matplotlib draws the light colours; each
 # is replaced in the finished SVG by a variable that the dark scheme sets anew.
@@ -216,7 +217,7 @@ def few(value: float, _: float) -> str:
 
 def tick(value: float) -> str:
     """A number at an axis: as short as it can be said."""
-    return f"{value:.3g}".replace("-", "−")
+    return figure(value, ".3g")
 
 
 def trace(axes: Axes, curve: Curve, at: np.ndarray, history: Sequence[dict[str, Any]], exact: bool) -> None:

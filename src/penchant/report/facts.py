@@ -12,6 +12,7 @@ from typing import Any
 from penchant.evaluation.evidence import IN_PYTHON, RunEvidence
 from penchant.evaluation.rules import Finding
 from penchant.evaluation.verdict import Verdict
+from penchant.words import figure
 
 PLACES = ("model", "data", "unseen", "objective", "judge", "output")
 """What a run is named by, in the order the command line shows it."""
@@ -23,16 +24,16 @@ def number(value: float | int | None, places: int = 3) -> str:
     if value is None:
         return "–"
     if isinstance(value, int) or (math.isfinite(value) and value == round(value) and abs(value) >= 1000):
-        return f"{value:,.0f}".replace("-", "−")
+        return figure(value, ",.0f")
     if not math.isfinite(value):
         return "not a number" if math.isnan(value) else f"{'−' if value < 0 else ''}infinite"
     size = abs(value)
     if size == 0:
         return "0"
     if size < 1e-3 or size >= 1e7:
-        return f"{value:.{places - 1}e}".replace("-", "−")
+        return figure(value, f".{places - 1}e")
     digits = max(0, places - 1 - math.floor(math.log10(size))) if size >= 1 else places
-    return f"{value:,.{min(digits, places)}f}".replace("-", "−")
+    return figure(value, f",.{min(digits, places)}f")
 
 
 def signed(value: float | None) -> str:
