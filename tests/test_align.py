@@ -176,6 +176,13 @@ def test_threads_are_as_asked_else_as_the_environment_says(said: str, taken: int
     assert Settings().thread_count == taken and Settings(threads=5).thread_count == 5
 
 
+def test_looking_more_often_makes_no_other_run_but_measuring_otherwise_does():
+    for same in ({"evaluate_every": 5}, {"save_every": 1}, {"report_samples": False}, {"threads": 3}):
+        assert Settings.of(same).identity() == Settings().identity()
+    for other in ({"sample_prompts": 4}, {"sample_count": 1}, {"seed": 1}):
+        assert Settings.of(other).identity() != Settings().identity()
+
+
 CHILD = """
 import json, os, sys
 sys.path.insert(0, sys.argv[1])

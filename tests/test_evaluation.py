@@ -210,3 +210,9 @@ def test_more_of_the_same_text_does_not_look_less_diverse_at_equal_length():
     found = samples.diversity(brief, long)
     assert found is not None and found[2].low < 0 < found[2].high
     assert samples.diversity(texts([["a b"]]), texts([["a b"]])) is None
+
+
+def test_numbers_below_nought_carry_a_true_minus_sign():
+    found = statistics.Estimate(-0.35, -0.5, 0.2, 9)
+    assert found.number(signed=True) == "−0.35 [−0.50, +0.20]"
+    assert found.percent() == "−35.0 % [−50.0, 20.0]" and statistics.short(-1234.0) == "−1,234"

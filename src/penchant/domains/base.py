@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import Any, Protocol
 
 import torch
@@ -81,13 +82,14 @@ class Encoded:
             out.append(digest.hexdigest()[:32])
         return out
 
+    def places(self, rows: Sequence[int]) -> list[int]:
+        """Where the responses of the given rows stand among all, flat."""
+        starts = list(accumulate(self.counts, initial=0))
+        return [j for i in rows for j in range(starts[i], starts[i + 1])]
+
     def select(self, rows: Sequence[int]) -> Encoded:
         """The given rows, in that order."""
-        counts = self.counts
-        starts = [0]
-        for n in counts:
-            starts.append(starts[-1] + n)
-        per_response = [j for i in rows for j in range(starts[i], starts[i + 1])]
+        per_response = self.places(rows)
         flat = {
             name: x[torch.tensor(list(rows) if len(x) == len(self) else per_response, dtype=torch.long)]
             for name, x in self.columns.items()

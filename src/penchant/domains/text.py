@@ -224,11 +224,9 @@ class Text:
         """What `score` says of many rows, a budget of tokens at a time."""
         mask = masks(encoded.lengths)
         logp = torch.zeros(mask.shape)
-        starts = torch.tensor([0, *encoded.counts]).cumsum(0)
         for rows in by_size(encoded.sizes, budget):
             part = self.score(policy, encoded.select(rows)).logp.cpu()
-            flat = torch.cat([torch.arange(int(starts[i]), int(starts[i + 1])) for i in rows])
-            logp[flat, : part.shape[1]] = part
+            logp[encoded.places(rows), : part.shape[1]] = part
         return Scored(logp, mask)
 
     # --- the same ids otherwise

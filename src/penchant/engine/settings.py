@@ -132,7 +132,7 @@ class Settings(BaseModel):
         return self.threads or (int(said) if said.isdecimal() else 0) or os.cpu_count() or 1
 
     def identity(self) -> dict[str, Any]:
-        """What decides the run's results: two runs that agree in this are the same run."""
-        return self.model_dump(
-            mode="json", exclude={"threads", "keep", "overwrite", "trackers", "report_samples", "save_every"}
-        )
+        """What decides the run's results: its weights, and what is measured before and after, which must be measured alike.
+        Two runs that agree in this are the same run; how often one is looked at or saved on the way changes nothing."""
+        apart = {"threads", "evaluate_every", "save_every", "keep", "overwrite", "trackers", "report_samples"}
+        return self.model_dump(mode="json", exclude=apart)

@@ -212,11 +212,8 @@ class _Running:
 
     def _places(self, group: Sequence[int]) -> list[int]:
         """Where the responses of these rows stand among the step's."""
-        starts = [0]
-        for n in self.whole.counts:
-            starts.append(starts[-1] + n)
         at = {row: k for k, row in enumerate(self.rows)}
-        return [p for row in group for p in range(starts[at[row]], starts[at[row] + 1])]
+        return self.whole.places([at[row] for row in group])
 
     def outcome(self, tokens: int, norm: float) -> Outcome:
         """The step's numbers over all ranks; refuses what is not finite."""

@@ -29,13 +29,13 @@ from penchant.errors import Refusal, StoppedRun
 from penchant.evaluation.evidence import IN_PYTHON, PairEvidence, RunEvidence, SampleEvidence
 from penchant.evaluation.pairs import accuracy, margin
 from penchant.evaluation.verdict import Verdict, judge_run
-from penchant.files import cache_folder, fingerprint, read_json, whole_folder, write, write_json
+from penchant.files import read_json, whole_folder, write, write_json
 from penchant.objectives.base import Objective
 from penchant.objectives.scored import Pairs
 from penchant.report.card import model_card
 from penchant.report.page import render
 from penchant.rewards.base import Judge
-from penchant.running.measure import Measure
+from penchant.running.measure import Measure, reference_cache
 from penchant.running.prepare import Prepared, prepare
 from penchant.running.voice import Voice
 
@@ -83,7 +83,7 @@ class Alignment:
 
         scorer = self._scorer(loaded, precision)
         scorer.moved = checkpoint.latest(self.folder.checkpoints) is not None
-        cache = cache_folder() / "references" / fingerprint(loaded.source["fingerprint"], precision.name, precision.matmul)
+        cache = reference_cache(loaded, precision)
         anchors = Anchors(scorer, self.objective, self.settings, self.accelerator, cache, self.voice.progress)
         measure = Measure(anchors, self.objective, self.settings, self.judge)
         pairs_before, samples_before = self._before(measure, prepared)

@@ -18,11 +18,10 @@ from penchant.errors import Refusal
 from penchant.evaluation.evidence import RunEvidence
 from penchant.evaluation.verdict import Verdict, judge_run
 from penchant.feedback import convert, open_source
-from penchant.files import cache_folder, fingerprint
 from penchant.objectives.base import Objective
 from penchant.rewards.base import Judge
 from penchant.rollouts import contexts_of
-from penchant.running.measure import Measure
+from penchant.running.measure import Measure, reference_cache
 from penchant.running.voice import Voice
 
 
@@ -102,5 +101,5 @@ def _measure(
     start: Any = lambda: reference.policy  # noqa: E731
     scorer = Scorer(loaded.domain, loaded.policy, precision, accelerator.device, settings.tokens, None, start)
     scorer.moved = loaded is not reference
-    cache = cache_folder() / "references" / fingerprint(reference.source["fingerprint"], precision.name, precision.matmul)
+    cache = reference_cache(reference, precision)
     return Measure(Anchors(scorer, objective, settings, accelerator, cache, voice.progress), objective, settings, judge)

@@ -5,17 +5,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from penchant.domains.base import Encoded
+from penchant.domains.models import Loaded
 from penchant.engine.batching import micro_batches
+from penchant.engine.precision import Precision
 from penchant.engine.settings import Settings
 from penchant.engine.sources import Anchors
 from penchant.evaluation.evidence import PairEvidence, SampleEvidence
 from penchant.evaluation.pairs import pair_evidence
 from penchant.evaluation.samples import sample_evidence
+from penchant.files import cache_folder, fingerprint
 from penchant.objectives.base import Objective, rewards
 from penchant.objectives.scored import Pairs, Scored, masks
 from penchant.references.store import Store
@@ -75,14 +79,15 @@ class Measure:
     def _all(self, rows: Encoded, score: Callable[[Encoded], Tensor]) -> Tensor:
         """log π of all responses, [n, steps], scored in micro-batches."""
         out = torch.zeros(len(rows.lengths), max(rows.lengths))
-        starts = [0]
-        for n in rows.counts:
-            starts.append(starts[-1] + n)
         for group in micro_batches(rows.sizes, self.settings.tokens):
             logp = score(rows.select(group)).cpu()
-            places = [j for i in group for j in range(starts[i], starts[i + 1])]
-            out[places, : logp.shape[1]] = logp
+            out[rows.places(group), : logp.shape[1]] = logp
         return out
+
+
+def reference_cache(loaded: Loaded, precision: Precision) -> Path:
+    """Where log-probs of this model are kept, as this precision computes them."""
+    return cache_folder() / "references" / fingerprint(loaded.source["fingerprint"], precision.name, precision.matmul)
 
 
 def shown(context: Context) -> str:
