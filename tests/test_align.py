@@ -18,7 +18,9 @@ from safetensors.torch import load_file
 
 import penchant
 from penchant.engine import checkpoint
+from penchant.engine.checkpoint import Position
 from penchant.engine.settings import Settings
+from penchant.engine.step import Outcome
 from penchant.errors import Refusal
 from penchant.evaluation.evidence import IN_PYTHON
 from penchant.feedback import open_source
@@ -26,6 +28,7 @@ from penchant.objectives import CPO, DPO, KTO, NLL, ORPO, SimPO
 from penchant.report.facts import command
 from penchant.rewards.function import FunctionJudge
 from penchant.run import Run, align
+from penchant.running.voice import Voice
 
 HAPPY = ["good day", "happy cat", "thank you", "yes please", "good night", "the cat is happy"]
 SAD = ["bad day", "sad cat", "no", "bad night", "the cat is sad", "it is bad"]
@@ -181,6 +184,16 @@ def test_looking_more_often_makes_no_other_run_but_measuring_otherwise_does():
         assert Settings.of(same).identity() == Settings().identity()
     for other in ({"sample_prompts": 4}, {"sample_count": 1}, {"seed": 1}):
         assert Settings.of(other).identity() != Settings().identity()
+
+
+def test_the_bar_of_training_shows_loss_and_tokens_per_second():
+    with Voice() as voice:
+        for step in (1, 2):
+            voice.step(Position(step, 0, step), 3, 1, Outcome(0.5, 1.0, {}, {}, tokens=600), seconds=0.1 * step)
+        assert voice._progress is not None
+        (bar,) = voice._progress.tasks
+        # (0.9 · 600 + 600) tokens in (0.9 · 0.1 + 0.2) seconds
+        assert bar.description == "training, loss 0.5000, 3,931 tokens/s" and bar.completed == 2
 
 
 CHILD = """

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from transformers.utils import logging
 
 from penchant.domains import smollm2
 from penchant.domains.base import Encoded
@@ -123,6 +124,21 @@ def test_a_saved_model_is_the_same_model_bit_for_bit(tiny_folder: Path, tmp_path
     assert again.domain.fingerprint == loaded.domain.fingerprint
     assert again.source["fingerprint"] != load(tiny_folder).source["fingerprint"]
     assert not list((tmp_path / "saved").glob("*.bin"))
+
+
+def test_loading_and_saving_draw_no_bars_and_leave_others_bars_as_they_were(
+    tiny_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    shown = logging.is_progress_bar_enabled()
+    logging.enable_progress_bar()
+    try:
+        capfd.readouterr()
+        load(tiny_folder, lora=LoRA(rank=2)).policy.save(tmp_path / "adapter")
+        load(tiny_folder).policy.save(tmp_path / "whole")
+        assert capfd.readouterr().err == "" and logging.is_progress_bar_enabled()
+    finally:
+        if not shown:
+            logging.disable_progress_bar()
 
 
 def test_a_saved_adapter_is_the_same_adapter_without_its_reference_copy(adapter: Path, tmp_path: Path):
