@@ -34,11 +34,11 @@ class Settings(BaseModel):
     """How the learning rate goes down after warm-up."""
     warmup: Share = 0.1
     """Share of the run over which the learning rate rises from 0."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """AdamW's decoupled weight decay."""
     clip: Above = 1.0
     """Largest gradient norm; longer gradients are scaled down to it."""
-    seed: Count = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Decides shuffling, splitting, sampling and new adapters' weights."""
     tokens: Whole = 4096
     """Token budget of a micro-batch: memory follows it, results do not."""
@@ -60,7 +60,7 @@ class Settings(BaseModel):
     """Accept weights in .bin files, which are unpickled: only for files you trust."""
 
     # Data
-    held_out: Annotated[float, Field(ge=0)] = 0.1
+    held_out: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1
     """Prompts kept out of training to judge the run: a share below 1, or a number of prompts."""
     template: Literal["auto", "none"] = "auto"
     """auto: string prompts become one user turn of the model's chat template; none: text is taken as it stands."""

@@ -3,6 +3,8 @@ is a few lines; the work is done in the rooms below."""
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import platform
 import time
 from dataclasses import replace
@@ -30,7 +32,7 @@ from penchant.evaluation.evidence import IN_PYTHON, PairEvidence, RunEvidence, S
 from penchant.evaluation.pairs import accuracy, margin
 from penchant.evaluation.verdict import Verdict, judge_run
 from penchant.files import read_json, whole_folder, write, write_json
-from penchant.objectives.base import Objective
+from penchant.objectives.base import Objective, rewards
 from penchant.objectives.scored import Pairs
 from penchant.report.card import model_card
 from penchant.report.page import render
@@ -63,9 +65,21 @@ class Alignment:
         consistent(objective, settings, judge)
         torch.set_num_threads(settings.thread_count)
         self.accelerator = Accelerator(log_with=list(settings.trackers) or None, project_dir=str(output))
+        launched = int(os.environ.get("WORLD_SIZE", "1"))
+        if launched != self.accelerator.num_processes:
+            raise Refusal(
+                f"{launched} processes were launched, but each would run alone and write into the same folder. Launch them "
+                "with `accelerate launch`, on machines without an accelerator with `accelerate launch --cpu`."
+            )
 
     def run(self) -> tuple[RunEvidence, Verdict]:
         """Everything, in order. A run that was finished already is only judged again."""
+        try:
+            return self._run()
+        finally:
+            self.accelerator.end_training()  # closes the trackers, and what joins the processes
+
+    def _run(self) -> tuple[RunEvidence, Verdict]:
         self.voice.say(f"loading {self.model}")
         loaded = self._load()
         loaded.policy.to(self.accelerator.device)
@@ -74,16 +88,21 @@ class Alignment:
             self.voice.say(note)
         self.voice.account(prepared.about)
 
-        resumed = self._claim(loaded, prepared)
+        if self.settings.evaluate_every and (prepared.held_pairs is None or not rewards(self.objective)):
+            raise Refusal(
+                f"evaluate_every={self.settings.evaluate_every} measures {self.objective!r} on held-out pairs, but "
+                f"{'none are held out' if rewards(self.objective) else 'it has no reward'}. Leave --evaluate-every out."
+            )
+        self._claim(loaded, prepared)
         if self.folder.finished:
             self.voice.say(f"{self.folder.path} holds this run, finished: nothing is left to do.")
             evidence = RunEvidence.from_json(read_json(self.folder.evidence))
             return evidence, judge_run(evidence)
-        precision, choices = self._choices(loaded, resumed)
+        precision, choices = self._choices(loaded)
 
         scorer = self._scorer(loaded, precision)
         scorer.moved = checkpoint.latest(self.folder.checkpoints) is not None
-        cache = reference_cache(loaded, precision)
+        cache = reference_cache(loaded, precision, self.accelerator.device)
         anchors = Anchors(scorer, self.objective, self.settings, self.accelerator, cache, self.voice.progress)
         measure = Measure(anchors, self.objective, self.settings, self.judge)
         pairs_before, samples_before = self._before(measure, prepared)
@@ -93,18 +112,15 @@ class Alignment:
         else:
             assert self.judge is not None
             source = FromRounds(prepared.prompts, self.judge, anchors, self.settings, self.folder)
-        stopped = self._train(loaded, source, scorer, measure, prepared, precision)
-
-        evidence = RunEvidence(
-            settings=self._asked(),
-            choices=choices,
-            data=prepared.about,
-            history=self.folder.history(),
-            pairs_before=pairs_before,
-            samples_before=samples_before,
-            seconds=time.perf_counter() - self.started,
-            stopped_by=stopped,
+        begun = RunEvidence(
+            self._asked(), choices, prepared.about, pairs_before=pairs_before, samples_before=samples_before
         )
+        try:
+            stopped = self._train(loaded, source, scorer, measure, prepared, precision)
+        except StoppedRun as error:
+            self._leave(loaded, self._so_far(begun, str(error)))
+            raise
+        evidence = self._so_far(begun, stopped)
         if stopped is None:
             trained = prepared.train if prepared.train is not None else source.material(source.phases - 1, 0).rows
             some = trained.select(range(min(len(trained), TRAIN_PAIRS))) if trained.data is Pairs else None
@@ -116,6 +132,10 @@ class Alignment:
                 seconds=time.perf_counter() - self.started,
             )
         return evidence, self._leave(loaded, evidence)
+
+    def _so_far(self, evidence: RunEvidence, stopped: str | None) -> RunEvidence:
+        seconds = time.perf_counter() - self.started
+        return replace(evidence, history=self.folder.history(), seconds=seconds, stopped_by=stopped)
 
     # --- stages
 
@@ -150,9 +170,9 @@ class Alignment:
             **self.settings.model_dump(mode="json"),
         }
 
-    def _claim(self, loaded: Loaded, prepared: Prepared) -> bool:
-        """Takes the folder; True where it holds this very run, which goes on."""
-        identity = {
+    def _claim(self, loaded: Loaded, prepared: Prepared) -> None:
+        """Takes the folder, or goes on with the run it holds."""
+        self.identity = {
             "model": loaded.source["fingerprint"],
             "data": prepared.about["fingerprint"],
             "unseen": prepared.about["unseen"],
@@ -160,37 +180,32 @@ class Alignment:
             "judge": self.judge.name if self.judge is not None else None,
             "settings": self.settings.identity(),
         }
-        resumed = False
         if self.accelerator.is_main_process:
-            resumed = self.folder.claim(identity, self.settings.overwrite)
+            resumed = self.folder.claim(self.identity, self.settings.overwrite)
             if resumed and not self.folder.finished:
                 self.voice.say(f"{self.folder.path} holds this run, unfinished: going on from its last checkpoint.")
         self.accelerator.wait_for_everyone()
-        self.identity = identity
-        return resumed
 
-    def _choices(self, loaded: Loaded, resumed: bool) -> tuple[Precision, dict[str, Any]]:
-        """How this run computes: measured at its first start, the same ever after."""
-        there = self.folder.choices if resumed else {}
-        if there:
-            precision = Precision(**there["precision"])
-            torch.set_num_threads(there["threads"])
-        else:
+    def _choices(self, loaded: Loaded) -> tuple[Precision, dict[str, Any]]:
+        """How this run computes: measured by the first process at the first start, the same ever after and everywhere."""
+        if self.accelerator.is_main_process and not self.folder.choices:
             precision = choose(self.settings.precision, self.accelerator.device)
-        precision.apply()
-        parameters = dict(loaded.policy.named_parameters())
-        choices = there or {
-            "precision": precision.to_json(),
-            "device": str(self.accelerator.device),
-            "processes": self.accelerator.num_processes,
-            "threads": torch.get_num_threads(),
-            "model": loaded.source,
-            "parameters": sum(p.numel() for p in parameters.values()),
-            "trained_parameters": sum(p.numel() for _, p in loaded.policy.named_trainable()),
-            "versions": versions(),
-        }
-        if self.accelerator.is_main_process and not there:
+            choices = {
+                "precision": precision.to_json(),
+                "device": str(self.accelerator.device),
+                "processes": self.accelerator.num_processes,
+                "threads": torch.get_num_threads(),
+                "model": loaded.source,
+                "parameters": sum(p.numel() for p in loaded.policy.parameters()),
+                "trained_parameters": sum(p.numel() for _, p in loaded.policy.named_trainable()),
+                "versions": versions(),
+            }
             self.folder.record(self.identity, choices)
+        self.accelerator.wait_for_everyone()
+        choices = self.folder.choices
+        precision = Precision(**choices["precision"])
+        precision.apply()
+        torch.set_num_threads(choices["threads"])
         self.voice.say(
             f"precision {precision}; {choices['trained_parameters']:,} of {choices['parameters']:,} parameters train; "
             f"device {choices['device']}, {choices['threads']} threads"
@@ -219,7 +234,7 @@ class Alignment:
         samples = measure.samples(prepared.held_prompts)
         if self.accelerator.is_main_process:
             there = RunEvidence({}, {}, {}, pairs_before=pairs, samples_before=samples)
-            write_json(self.folder.before, there.to_json())
+            write_json(self.folder.before, (there if self.settings.report_samples else without_texts(there)).to_json())
         return pairs, samples
 
     def _train(
@@ -231,7 +246,7 @@ class Alignment:
         prepared: Prepared,
         precision: Precision,
     ) -> str | None:
-        """The loop. The sentence a run was stopped with goes into its evidence before it is raised."""
+        """The loop. None, or "interrupted"; raises StoppedRun."""
         wrapped: Any = self.accelerator.prepare(loaded.policy) if self.accelerator.num_processes > 1 else loaded.policy
         if self.settings.trackers:
             self.accelerator.init_trackers("penchant", config={"objective": repr(self.objective)})
@@ -263,33 +278,29 @@ class Alignment:
             self.accelerator,
             precision,
             self.folder,
-            evaluate=evaluate if self.settings.evaluate_every and prepared.held_pairs is not None else None,
+            evaluate=evaluate if self.settings.evaluate_every else None,
             report=report,
         )
-        try:
-            stopped = train(job)
-            scorer.moved = True
-            return stopped
-        except StoppedRun as error:
-            self.voice.say(f"stopped: {error}")
-            raise
-        finally:
-            self.accelerator.end_training()
+        stopped = train(job)
+        scorer.moved = True
+        return stopped
 
     def _leave(self, loaded: Loaded, evidence: RunEvidence) -> Verdict:
-        """What the run leaves: the model with its card, the evidence, the verdict and the report. An interrupted run leaves
-        its checkpoint alone."""
+        """What the run leaves: the model with its card, the report, the verdict and the evidence. A run whose numbers could
+        not be trusted leaves its report and verdict, an interrupted one its checkpoint alone."""
         if not self.settings.report_samples:
             evidence = without_texts(evidence)
         verdict = judge_run(evidence)
-        if evidence.stopped_by is not None or not self.accelerator.is_main_process:
+        if evidence.stopped_by == "interrupted" or not self.accelerator.is_main_process:
             return verdict
-        with whole_folder(self.folder.model) as draft:
-            loaded.policy.save(draft)
-            (draft / "README.md").write_text(model_card(evidence, verdict), encoding="utf-8")
+        if evidence.stopped_by is None:
+            with whole_folder(self.folder.model) as draft:
+                loaded.policy.save(draft)
+                (draft / "README.md").write_text(model_card(evidence, verdict), encoding="utf-8")
         write(self.folder.report, render(evidence, verdict, samples=self.settings.report_samples))
         write_json(self.folder.verdict, verdict.to_json())
-        write_json(self.folder.evidence, evidence.to_json())  # last: it marks the run as finished
+        if evidence.stopped_by is None:
+            write_json(self.folder.evidence, evidence.to_json())  # last: it marks the run as finished
         return verdict
 
 
@@ -297,6 +308,16 @@ def consistent(objective: Objective, settings: Settings, judge: Judge | None) ->
     """Refuses settings that contradict each other before anything is loaded."""
     if settings.rounds and judge is None:
         raise Refusal(f"rounds={settings.rounds} samples responses, and somebody must judge them: give --judge.")
+    idle = {
+        "without lora": () if settings.lora else ("lora_alpha", "lora_targets"),
+        "without rounds": () if settings.rounds else ("prompts_per_round", "samples", "pairing"),
+    }
+    for why, names in idle.items():
+        for name in sorted(settings.model_fields_set.intersection(names)):
+            raise Refusal(f"{name}={getattr(settings, name)!r} does nothing {why}; leave one out or give the other.")
+    for tracker in settings.trackers:
+        if importlib.util.find_spec(tracker) is None:
+            raise Refusal(f"the tracker {tracker!r} is not installed: pip install {tracker}.")
     if settings.rounds and settings.steps is not None:
         raise Refusal("steps counts steps over a file; on-policy runs are counted in rounds and epochs. Leave --steps out.")
     if objective.needs.mismatched and settings.batch < 2:

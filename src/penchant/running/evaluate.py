@@ -101,5 +101,5 @@ def _measure(
     start: Any = lambda: reference.policy  # noqa: E731
     scorer = Scorer(loaded.domain, loaded.policy, precision, accelerator.device, settings.tokens, None, start)
     scorer.moved = loaded is not reference
-    cache = reference_cache(reference, precision)
+    cache = reference_cache(reference, precision, accelerator.device)
     return Measure(Anchors(scorer, objective, settings, accelerator, cache, voice.progress), objective, settings, judge)

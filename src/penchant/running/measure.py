@@ -3,13 +3,17 @@ after, so the two differ by the model alone."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from penchant import __version__
+from penchant.domains import policy
 from penchant.domains.base import Encoded
 from penchant.domains.models import Loaded
 from penchant.engine.batching import micro_batches
@@ -85,9 +89,12 @@ class Measure:
         return out
 
 
-def reference_cache(loaded: Loaded, precision: Precision) -> Path:
-    """Where log-probs of this model are kept, as this precision computes them."""
-    return cache_folder() / "references" / fingerprint(loaded.source["fingerprint"], precision.name, precision.matmul)
+def reference_cache(loaded: Loaded, precision: Precision, device: torch.device) -> Path:
+    """Where log π_ref of this model is kept: a folder named by everything it depends on but the rows, which are named by
+    their ids. The model's fingerprint covers weights, tokenizer, template, options and the code that makes ids."""
+    code = Path(policy.__file__).read_text(encoding="utf-8")
+    made = (__version__, torch.__version__, version("transformers"), device.type, precision.name, precision.matmul)
+    return cache_folder() / "references" / fingerprint(loaded.source["fingerprint"], code, json.dumps(made))
 
 
 def shown(context: Context) -> str:
