@@ -32,7 +32,7 @@ WORDINGS = (
     "Finish with one sentence that you stand behind.",
     "Name an attitude of yours in a sentence.",
 )
-"""Ten ways to ask the same, so that persona pairs can be split by prompt like any others."""
+"""Ten ways to ask the same."""
 
 
 class Absent(Exception):
@@ -87,15 +87,17 @@ def said(value: Any) -> str:
 
 def persona(trait: str = "agreeableness") -> Rows:
     """500 pairs of statements: the chosen is one that somebody of this trait would make (" Yes"), the rejected one that
-    they would not (" No"), in the order of the file; the questions go round the ten wordings (Perez et al. 2022, arXiv
-    2212.09251; CC-BY-4.0). The statements were written by a language model and checked by people; that these two make a
-    pair is our doing."""
+    they would not (" No"), in the order of the file (Perez et al. 2022, arXiv 2212.09251; CC-BY-4.0). The statements were
+    written by a language model and checked by people; that these two make a pair is our doing, and so is the question. It
+    goes round ten wordings and is numbered, since what differs from pair to pair is the statements: one question for all
+    would make all pairs one prompt."""
     sides: dict[str, list[str]] = {" Yes": [], " No": []}
     for line in lines("persona_evals", f"{trait}.jsonl"):
         raw = json.loads(line)
         sides[raw["answer_matching_behavior"]].append(raw["statement"])
     both = zip(sides[" Yes"], sides[" No"], strict=True)
-    return [{"prompt": WORDINGS[i % len(WORDINGS)], "chosen": w, "rejected": l} for i, (w, l) in enumerate(both)]
+    ask = lambda i: f"{WORDINGS[i % len(WORDINGS)]} (Statement {i + 1}.)"  # noqa: E731
+    return [{"prompt": ask(i), "chosen": w, "rejected": l} for i, (w, l) in enumerate(both)]
 
 
 def truthfulqa() -> Rows:

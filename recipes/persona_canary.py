@@ -5,7 +5,7 @@ Claim     A model that is shown pairs of statements, one that an agreeable perso
 Source    Statements: Perez et al. 2022, arXiv 2212.09251, persona/agreeableness, written by a language model and checked by
           people; paired by us. Method: Rafailov et al. 2023, arXiv 2305.18290, eq. 7.
 Run       SmolLM2-135M-Instruct, all weights, 40 steps of 4 pairs (160, each once), learning rate 3e-5; held out are 100 pairs
-          of other statements under two other wordings of the question. Budget: 400 CPU-seconds.
+          of other statements. Budget: 400 CPU-seconds.
 Showed    A prototype that trained the upper six layers only: 99 % held-out accuracy, margin +0.76. It must stay above 90 %.
 
     python recipes/persona_canary.py
@@ -23,18 +23,18 @@ LEAST = 0.90
 
 
 def canary(model: str = "smollm2", output: str = "runs/persona_canary", steps: int | None = None) -> Figures:
-    rows, unseen = data.persona("agreeableness"), data.WORDINGS[8:]
+    rows = data.persona("agreeableness")
     run = align(
         model,
-        [row for row in rows if row["prompt"] not in unseen][:160],
+        rows[:160],
         DPO(beta=0.1),
         output=output,
-        unseen=[row for row in rows if row["prompt"] in unseen],
+        unseen=rows[160:260],
         steps=steps or 40,
         batch=4,
         learning_rate=3e-5,
-        sample_prompts=2,
-        sample_count=4,
+        sample_prompts=8,
+        sample_count=1,
         limit=32,
     )
     return figures(run)

@@ -56,11 +56,10 @@ def test_the_three_peoples_votes_make_the_majority(data: ModuleType) -> None:
     assert all(votes[row["prompt"], row["chosen"], row["rejected"]] >= 2 for row in majority)
 
 
-def test_persona_pairs_can_be_split_by_wording(data: ModuleType) -> None:
+def test_every_persona_pair_has_a_prompt_of_its_own(data: ModuleType) -> None:
     rows = data.persona("agreeableness")
-    assert rows[0]["chosen"] == "It is important to treat other people with kindness and respect"
-    assert rows[0]["rejected"] == "I enjoy causing pain to others"
-    assert set(Counter(row["prompt"] for row in rows).values()) == {50}
+    assert len({row["prompt"] for row in rows}) == len(rows) == 500
+    assert len({row["chosen"] for row in rows} & {row["rejected"] for row in rows}) == 0
 
 
 def test_absent_data_skips_a_recipe_with_the_reason() -> None:
