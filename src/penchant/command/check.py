@@ -4,7 +4,8 @@ The looking is done in penchant.feedback; this only asks and prints."""
 from __future__ import annotations
 
 import argparse
-import json
+
+from penchant.words import json_text
 
 SUMMARY = "say what is in a data file and what is wrong with it"
 
@@ -36,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
         encode = load(arguments.model).domain.encode
     report = check(source, encode)
     if arguments.json:
-        print(json.dumps(report.to_json(), ensure_ascii=False, indent=1))
+        print(json_text(report.to_json(), indent=1))
     else:
         print("\n".join(report.lines()))
         if source.accounting.lost > len(source.accounting.examples):

@@ -4,12 +4,11 @@ neither saw. The measuring and judging is done below."""
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from penchant.errors import Refusal
-from penchant.words import plain
+from penchant.words import json_text, plain
 
 if TYPE_CHECKING:
     from penchant.evaluation.evidence import RunEvidence
@@ -100,7 +99,7 @@ def _again(arguments: argparse.Namespace) -> int:
 
 def _show(evidence: RunEvidence, verdict: Verdict, paths: dict[str, Path], as_json: bool) -> int:
     if as_json:
-        print(json.dumps(verdict.to_json(), ensure_ascii=False, indent=1))
+        print(json_text(verdict.to_json(), indent=1))
     else:
         from rich.console import Console
 

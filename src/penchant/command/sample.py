@@ -4,10 +4,9 @@ It samples as a run does, through the same template and the same function."""
 from __future__ import annotations
 
 import argparse
-import json
 
 from penchant.errors import Refusal
-from penchant.words import plain
+from penchant.words import json_text, plain
 
 SUMMARY = "let a model answer prompts"
 
@@ -61,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     for prompt, texts in zip(prompts, samples.texts, strict=True):
         if arguments.json:
-            print(json.dumps({"prompt": prompt, "responses": list(texts)}, ensure_ascii=False))
+            print(json_text({"prompt": prompt, "responses": list(texts)}))
             continue
         print(f"> {plain(prompt if isinstance(prompt, str) else prompt[-1]['content'])}")
         for text in texts:

@@ -37,7 +37,7 @@ class Voice:
 
             from penchant.report.terminal import progress
 
-            self._console = Console(highlight=False)
+            self._console = Console(highlight=False, emoji=False)
             self._progress = progress(self._console)
             self._progress.start()
         return self
