@@ -257,6 +257,7 @@ def test_evaluating_what_cannot_be_evaluated_is_refused(tmp_path: Path, tiny_fol
         ("--judge", "vadre", "did you mean 'vader'?"),
         ("--seed", "4294967296", "seed='4294967296'"),
         ("--held-out", "inf", "held_out='inf'"),
+        ("--held-out", "0", "held_out='0'"),
     ],
 )
 def test_bad_input_from_the_shell_is_one_sentence_and_makes_no_folder(

@@ -60,7 +60,7 @@ class Settings(BaseModel):
     """Accept weights in .bin files, which are unpickled: only for files you trust."""
 
     # Data
-    held_out: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1
+    held_out: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
     """Prompts kept out of training to judge the run: a share below 1, or a number of prompts."""
     template: Literal["auto", "none"] = "auto"
     """auto: string prompts become one user turn of the model's chat template; none: text is taken as it stands."""
