@@ -47,8 +47,8 @@ test: $(VENV)/ready-to-work
 	@$(BIN)/python -m pytest
 
 check: $(VENV)/ready-to-work
-	$(say) "ruff: style" && $(BIN)/ruff check src tests docs
-	$(say) "ruff: format" && $(BIN)/ruff format --check src tests docs
+	$(say) "ruff: style" && $(BIN)/ruff check src tests docs recipes
+	$(say) "ruff: format" && $(BIN)/ruff format --check src tests docs recipes
 	$(say) "pyright: types" && $(BIN)/pyright
 	$(say) "architecture and public face" && $(BIN)/python -m pytest tests/test_architecture.py tests/test_public_api.py
 

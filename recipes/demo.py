@@ -3,7 +3,8 @@
 Claim     On-policy DPO against a judge raises the judge's score on prompts never trained on; pushed freely it buys the score by
           collapse, and the verdict says so; the same run with bounded margins keeps its diversity.
 Source    Method: Rafailov et al. 2023, arXiv 2305.18290. Held in check by cDPO, whose loss is least at a margin of
-          log((1 − flip) / flip) / beta nats, 7.3 here, where DPO's has no end. Judge: VADER, Hutto and Gilbert 2014. Model: SmolLM2-135M-Instruct, as packaged.
+          log((1 − flip) / flip) / beta nats, 7.3 here, where DPO's has no end. Judge: VADER, Hutto and Gilbert 2014. Model:
+          SmolLM2-135M-Instruct, as packaged.
 Run       36 prompts, 12 unseen ones on other topics; 6 rounds of 16 prompts with 4 answers of 16 tokens, best against worst,
           8 steps of 2 pairs; LoRA of rank 16 on the upper 12 layers. Twice.
 

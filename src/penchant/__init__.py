@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from penchant.rewards.vader import Vader
     from penchant.run import Run, align
 
-__version__ = "0.1.0"
+from penchant.version import __version__ as __version__
 
 __all__ = [
     "CDPO",

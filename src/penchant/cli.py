@@ -116,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = parse(argv)
         if arguments.version:
-            from penchant import __version__
+            from penchant.version import __version__
 
             print(f"penchant {__version__}")
             return 0

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from penchant import files
 from penchant.domains.base import Encoded, Samples, masks
 from penchant.errors import Refusal
 from penchant.feedback.records import Prompt
+from penchant.files import write as write_file
 from penchant.objectives.scored import Rollouts, Scored
 from penchant.rewards.base import Context, Judgement
 from penchant.words import brief
@@ -69,7 +69,7 @@ def write(
         raise Refusal(
             f"the round cannot be saved as JSON ({error}); contexts may carry only what JSON can hold."
         ) from error
-    files.write(path, text)
+    write_file(path, text)
 
 
 def read(path: Path) -> tuple[dict[str, Any], tuple[Context, ...], Samples, Judgement]:

@@ -15,7 +15,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from penchant import __version__
 from penchant.domains.models import Loaded, LoRA, load
 from penchant.domains.policy import reference_of
 from penchant.engine import checkpoint
@@ -40,6 +39,7 @@ from penchant.rewards.base import Judge
 from penchant.running.measure import Measure, reference_cache
 from penchant.running.prepare import Prepared, prepare
 from penchant.running.voice import Voice
+from penchant.version import __version__
 
 TRAIN_PAIRS = 256
 """Trained pairs that are scored again at the end, to see what was memorised."""

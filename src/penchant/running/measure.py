@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from penchant import __version__
 from penchant.domains import policy
 from penchant.domains.base import Encoded
 from penchant.domains.models import Loaded
@@ -29,6 +28,7 @@ from penchant.objectives.scored import Pairs, Scored, masks
 from penchant.references.store import Store
 from penchant.rewards.base import Context, Judge
 from penchant.rollouts.round import judged
+from penchant.version import __version__
 
 
 class Measure:
