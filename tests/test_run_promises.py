@@ -130,13 +130,14 @@ def test_a_run_counted_in_steps_resumes_with_its_schedule(
 
 
 RANK = """
-import sys
+import os, sys
 sys.path.insert(0, sys.argv[1])
 import torch
 torch.set_num_threads(1)
 from test_align import run_in
 from pathlib import Path
 run_in(Path(sys.argv[2]), Path(sys.argv[3]), "SimPO()", sample_prompts=2)
+os._exit(0)  # see tests/ranks.py
 """
 
 
