@@ -6,7 +6,8 @@ Source    Statements: Perez et al. 2022, arXiv 2212.09251, persona/agreeableness
           people; paired by us. Method: Rafailov et al. 2023, arXiv 2305.18290, eq. 7.
 Run       SmolLM2-135M-Instruct, all weights, 40 steps of 4 pairs (160, each once), learning rate 3e-5; held out are 100 pairs
           of other statements. Budget: 400 CPU-seconds.
-Showed    A prototype that trained the upper six layers only: 99 % held-out accuracy, margin +0.76. It must stay above 90 %.
+Showed    100 % held-out accuracy [96.3, 100], margin +4.29, 269 CPU-seconds. A prototype that trained the upper six layers
+          only: 99 %, margin +0.76. It must stay above 90 %.
 
     python recipes/persona_canary.py
 """
