@@ -7,9 +7,9 @@ Source    Method: Rafailov et al. 2023, arXiv 2305.18290. Held in check by cDPO,
           SmolLM2-135M-Instruct, as packaged.
 Run       36 prompts, 12 unseen ones on other topics; 6 rounds of 16 prompts with 4 answers of 16 tokens, best against worst,
           8 steps of 2 pairs; LoRA of rank 16 on the upper 12 layers. Twice.
-Showed    240 seconds on two cores (366 CPU-seconds). Judge's score 0.16 before, 0.92 free, 0.59 held; distinct-2 0.88, 0.34,
-          0.68; KL 10.7 and 3.9 nats a response; verdicts "collapsed" and "learned". With the learning rate held constant at
-          twice this one, the free run ended in "great great great" to every prompt. A larger beta alone did not hold it.
+Showed    240 seconds on two cores (about 366 CPU-seconds, `make`'s own included). Judge's score 0.16 before, 0.92 free, 0.59
+          held; distinct-2 0.88, 0.34, 0.68; KL 10.7 and 3.9 nats a response; verdicts "collapsed" and "learned". At twice this
+          learning rate, held constant, the free run ended in "great great great", and a larger beta alone did not hold it.
 
     make demo
 """
