@@ -1,7 +1,7 @@
 """Public data sets of preferences as rows of feedback, read where they lie: $PENCHANT_DATA, or the folder shared/data beside
 the project. Nothing is copied into the project, and no row is invented: what makes no pair is left out.
 
-    python recipes/data.py          what is there, and how many pairs it gives
+    python recipes/data.py          what is there, and how many rows it gives
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import csv
 import gzip
 import json
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -110,6 +111,24 @@ def truthfulqa() -> Rows:
     return rows
 
 
+def gsm8k(which: Literal["mixed", "all"] = "mixed") -> Rows:
+    """660 school problems with four solutions each, of four language models, and whether the answer at the end is right:
+    score 1 or 0 (Cobbe et al. 2021, arXiv 2110.14168; MIT; half of the test problems). "mixed": the 353 problems with right
+    and wrong solutions among the four, since a list of equal scores prefers nothing; "all": every problem. The notes to a
+    calculator (<<16-3=13>>) are taken out, as the authors advise; four notes that a model never closed stay. A solution
+    that repeats an earlier one of its problem is left out, so some lists hold three."""
+    rows: Rows = []
+    for line in lines("gsm8k", "example_model_solutions.jsonl.gz"):
+        raw = json.loads(line)
+        graded = {re.sub(r"<<[^<>]*>>", "", raw[model]["solution"]): raw[model]["is_correct"] for model in SOLVERS}
+        if which == "all" or len(set(graded.values())) == 2:
+            scores = [float(right) for right in graded.values()]
+            rows.append({"prompt": raw["question"], "responses": list(graded), "scores": scores})
+    return rows
+
+
+SOLVERS = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
+
 SETS: dict[str, Callable[[], Rows]] = {
     "hh_harmless": hh_harmless,
     "pandalm, majority": pandalm,
@@ -117,6 +136,8 @@ SETS: dict[str, Callable[[], Rows]] = {
     "pandalm, each person": lambda: pandalm("each"),
     "persona, agreeableness": persona,
     "truthfulqa": truthfulqa,
+    "gsm8k, mixed": gsm8k,
+    "gsm8k, all": lambda: gsm8k("all"),
 }
 
 
@@ -131,7 +152,7 @@ def or_skip(recipe: Callable[[], None]) -> None:
 
 def main() -> None:
     for name, rows in SETS.items():
-        print(f"{name:24} {len(rows()):6,} pairs")
+        print(f"{name:24} {len(rows()):6,} rows")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def data(monkeypatch: pytest.MonkeyPatch, shared_data: Path) -> ModuleType:
     return module
 
 
-def test_every_public_set_gives_the_pairs_it_says(data: ModuleType) -> None:
+def test_every_public_set_gives_the_rows_it_says(data: ModuleType) -> None:
     counts = {name: len(rows()) for name, rows in data.SETS.items()}
     assert counts == {
         "hh_harmless": 1800,
@@ -37,6 +37,8 @@ def test_every_public_set_gives_the_pairs_it_says(data: ModuleType) -> None:
         "pandalm, each person": 2515,
         "persona, agreeableness": 500,
         "truthfulqa": 1637,
+        "gsm8k, mixed": 353,
+        "gsm8k, all": 660,
     }
 
 
@@ -44,7 +46,8 @@ def test_the_rows_of_every_set_are_feedback(data: ModuleType) -> None:
     for name, rows in data.SETS.items():
         source = open_source(rows(), bad_rows="drop")
         unreadable = {"several turns": 5, "empty completion": 2} if name == "hh_harmless" else {}
-        assert source.kind == "pairs" and source.dropped == unreadable, name
+        kind = "lists" if name.startswith("gsm8k") else "pairs"
+        assert source.kind == kind and source.dropped == unreadable, name
 
 
 def test_the_three_peoples_votes_make_the_majority(data: ModuleType) -> None:
@@ -60,6 +63,14 @@ def test_every_persona_pair_has_a_prompt_of_its_own(data: ModuleType) -> None:
     rows = data.persona("agreeableness")
     assert len({row["prompt"] for row in rows}) == len(rows) == 500
     assert len({row["chosen"] for row in rows} & {row["rejected"] for row in rows}) == 0
+
+
+def test_a_list_of_graded_solutions_has_right_and_wrong_ones_without_the_calculators_notes(data: ModuleType) -> None:
+    everything, mixed = data.gsm8k("all"), data.gsm8k()
+    assert all(set(row["scores"]) == {0.0, 1.0} for row in mixed)
+    assert [row for row in everything if len(set(row["scores"])) == 2] == mixed
+    assert Counter(len(row["responses"]) for row in everything) == {4: 656, 3: 4}
+    assert sum("<<" in text for row in everything for text in row["responses"]) == 4
 
 
 def test_absent_data_skips_a_recipe_with_the_reason() -> None:
