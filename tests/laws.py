@@ -38,15 +38,18 @@ def responses(objective: Objective, n: int, seed: int, junk: float = math.nan, w
     )
 
 
+def columns_of(objective: Objective, rows: int, make: torch.Generator) -> dict[str, Tensor]:
+    """What the objective reads of each row: who said so; how surely (the chosen is what is preferred, so from 1/2 to 1);
+    other numbers in [0, 1)."""
+    number = lambda: torch.rand(rows, generator=make, dtype=torch.float64)  # noqa: E731
+    known = {"annotator": lambda: torch.randint(3, (rows,), generator=make), "strength": lambda: 0.5 + number() / 2}
+    return {name: known.get(name, number)() for name in sorted(objective.needs.columns)}
+
+
 def example(objective: Objective, kind: Kind, rows: int = 4, seed: int = 0, **how: Any) -> Any:
     """A batch of `rows` rows of the given kind."""
     make = torch.Generator().manual_seed(seed + 10_000)
-    columns = {
-        name: torch.randint(3, (rows,), generator=make)  # who said so; the others are numbers in [0, 1)
-        if name == "annotator"
-        else torch.rand(rows, generator=make, dtype=torch.float64)
-        for name in sorted(objective.needs.columns)
-    }
+    columns = columns_of(objective, rows, make)
     scored = lambda k, n=rows: responses(objective, n, seed * 10 + k, **how)  # noqa: E731
     if kind is Pairs:
         return Pairs(scored(1), scored(2), **columns)
@@ -198,13 +201,25 @@ def descent(objective: Objective, kind: Kind) -> None:
     assert (bad > 0).all(), f"a descent step raises a bad response: {bad}"
 
 
-def mirror(objective: Paired, kind: Kind) -> None:
+def mirror(objective: Objective, kind: Kind) -> None:
     """Swapping the pair negates the reward margin, and the order that the rewards agree with is never the costlier."""
     w, l = responses(objective, 32, 5), responses(objective, 32, 6)
     margin = objective.reward(w) - objective.reward(l)
     assert torch.equal(margin, -(objective.reward(l) - objective.reward(w)))
-    right, wrong = objective(Pairs(w, l)), objective(Pairs(l, w))
+    columns = columns_of(objective, 32, torch.Generator().manual_seed(7))
+    state = state_of(objective, [Pairs(w, l, **columns)])
+    right, wrong = (objective(Pairs(*both, **columns), state=state) for both in ((w, l), (l, w)))
     assert (torch.where(margin > 0, right - wrong, wrong - right) <= 1e-9).all(), "the wrong order costs less"
+
+
+def strength(objective: Objective, kind: Kind) -> None:
+    """That w is preferred to l with probability p, and l to w with 1 − p, is the same thing said twice."""
+    w, l = responses(objective, 32, 5), responses(objective, 32, 6)
+    columns = columns_of(objective, 32, torch.Generator().manual_seed(7))
+    one = Pairs(w, l, **columns)
+    other = Pairs(l, w, **{**columns, "strength": 1 - columns["strength"]})
+    state = state_of(objective, [one])
+    torch.testing.assert_close(objective(one, state=state), objective(other, state=state), rtol=1e-9, atol=1e-12)
 
 
 def every_field(objective: Objective, kind: Kind) -> None:

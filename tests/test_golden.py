@@ -125,10 +125,12 @@ def test_the_second_derivation_agrees(name: str, case: dict[str, Any]):
         ours = [tuple(islice(flat, len(row))) for row in rows]
     if "responses" in case:
         fields["z0"] = Decimal(float(case.get("state", {}).get("z0", 0)))
-    theirs = [twin(*row, **fields) for row in rows]
+    said = {name: [Decimal(x) for x in column] for name, column in case.get("columns", {}).items()}
+    each = [{**fields, **{name: column[i] for name, column in said.items()}} for i in range(len(rows))]
+    theirs = [twin(*row, **how) for row, how in zip(rows, each, strict=True)]
     assert values.tolist() == pytest.approx([float(x) for x in theirs if x is not None], rel=1e-11, abs=1e-12)
-    for row, found in zip(rows, ours, strict=True):
-        slopes = twins.slopes(lambda row=row: twin(*row, **fields), row)
+    for row, found, how in zip(rows, ours, each, strict=True):
+        slopes = twins.slopes(lambda row=row, how=how: twin(*row, **how), row)
         for (grad, mask), slope in zip(found, slopes, strict=True):
             assert grad[mask].tolist() == pytest.approx(slope, rel=1e-9, abs=1e-12)
 

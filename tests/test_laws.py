@@ -29,10 +29,9 @@ from penchant.objectives import (
     Pairs,
     Scored,
     SimPO,
-    Wrapper,
     catalogue,
 )
-from penchant.objectives.base import REFERENCE, Positive, kinds_of
+from penchant.objectives.base import REFERENCE, Needs, Positive, kinds_of, rewards
 
 BREAKABLE = {"descent", "gradient", "mirror", "order"}
 
@@ -91,9 +90,14 @@ def test_descent_raises_the_chosen_and_lowers_the_rejected(objective: Objective,
     laws.descent(objective, kind)
 
 
-@objectives("mirror", [(o, k) for o, k in ALL if isinstance(o, Paired | Wrapper)])
-def test_swapping_the_pair_mirrors(objective: Paired, kind: laws.Kind):
+@objectives("mirror", [(o, k) for o, k in ALL if k is Pairs and rewards(o)])
+def test_swapping_the_pair_mirrors(objective: Objective, kind: laws.Kind):
     laws.mirror(objective, kind)
+
+
+@objectives("strength", [(o, k) for o, k in ALL if k is Pairs and "strength" in o.needs])
+def test_a_strength_says_the_same_from_either_side(objective: Objective, kind: laws.Kind):
+    laws.strength(objective, kind)
 
 
 @objectives("every field")
@@ -229,6 +233,14 @@ class SumsInHalf(_Like):
         return self.beta * torch.where(y.mask, y.logp - y.anchor("ref"), 0.0).sum(-1)
 
 
+@dataclass(frozen=True)
+class HalfAStrength(_Like):
+    needs = REFERENCE | Needs(columns=frozenset({"strength"}))
+
+    def __call__(self, batch: Any, l: Any = None, state: Any = None) -> Tensor:
+        return batch.column("strength") * self.loss_scored(batch.w, batch.l)
+
+
 @pytest.mark.parametrize(
     ("law", "wrong"),
     [
@@ -237,6 +249,7 @@ class SumsInHalf(_Like):
         (laws.gradient, Detached()),
         (laws.descent, WrongSign()),
         (laws.mirror, Backwards()),
+        (laws.strength, HalfAStrength()),
         (laws.every_field, Inert()),
         (laws.accumulation, AveragesItself()),
         (laws.order_and_padding, CountsPads()),

@@ -71,6 +71,11 @@ def cdpo(w: Response, l: Response, beta: Decimal, flip: Decimal) -> Decimal:
     return -((1 - flip) * p.ln() + flip * (1 - p).ln())
 
 
+def osp(w: Response, l: Response, beta: Decimal, strength: Decimal) -> Decimal:
+    p = bt(w, l, beta)
+    return -(strength * p.ln() + (1 - strength) * (1 - p).ln())
+
+
 def ipo(w: Response, l: Response, tau: Decimal, average: bool) -> Decimal:
     h = gain(w) / w.n - gain(l) / l.n if average else gain(w) - gain(l)
     return h * h - h / tau + 1 / (4 * tau * tau)
@@ -168,7 +173,7 @@ def infonca(*ys: Response, beta: Decimal, alpha: Decimal) -> Decimal:
 _PAIRED = {
     "DPO": dpo, "CDPO": cdpo, "IPO": ipo, "SimPO": simpo, "CPO": cpo, "ORPO": orpo, "NLL": nll_pair,
     "RDPO": rdpo, "Hinge": hinge, "SLiC": slic, "DPOP": dpop, "LengthRegularisedDPO": length_regularised_dpo,
-    "LNDPO": lndpo, "EXO": exo, "NCA": nca, "APOZero": apo_zero, "APODown": apo_down, "DiscoPOP": discopop,
+    "LNDPO": lndpo, "OSP": osp, "EXO": exo, "NCA": nca, "APOZero": apo_zero, "APODown": apo_down, "DiscoPOP": discopop,
 }  # fmt: skip
 ALL: dict[tuple[str, str], Callable[..., Decimal | None]] = {
     **{(name, "pairs"): f for name, f in _PAIRED.items()},

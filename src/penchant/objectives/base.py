@@ -75,6 +75,8 @@ class Needs:
 
 NO_NEEDS = Needs()
 REFERENCE = Needs(anchors=frozenset({"ref"}))
+STRENGTH = Needs(columns=frozenset({"strength"}))
+"""The column `strength`: the probability that the chosen is preferred to the rejected."""
 
 
 class Objective:
