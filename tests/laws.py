@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from penchant.objectives import Batch, Labelled, Lists, Objective, Paired, Pairs, Scored, read
+from penchant.objectives import Batch, Labelled, Lists, Objective, Pairs, Scored, read
 from penchant.objectives.base import Range, call, zeros
 
 Kind = type[Batch]
