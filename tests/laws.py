@@ -15,11 +15,17 @@ from torch import Tensor
 
 from penchant.objectives import Batch, Labelled, Lists, Objective, Pairs, Scored, read
 from penchant.objectives.base import Range, call, zeros
+from penchant.objectives.scored import FAMILIES
 
 Kind = type[Batch]
 
 
 # Batches -------------------------------------------------------------------------------------------
+
+
+def anchors_of(need: str) -> list[str]:
+    """The anchors that a need stands for: of a family, two."""
+    return [f"{need}/0", f"{need}/1"] if need in FAMILIES else [need]
 
 
 def responses(objective: Objective, n: int, seed: int, junk: float = math.nan, widest: int = 4) -> Scored:
@@ -33,7 +39,9 @@ def responses(objective: Objective, n: int, seed: int, junk: float = math.nan, w
     return Scored(
         pads(logp).requires_grad_(),
         mask,
-        anchors={name: pads(logp + 0.7 * normal()) for name in sorted(objective.needs.anchors)},
+        anchors={
+            name: pads(logp + 0.7 * normal()) for need in sorted(objective.needs.anchors) for name in anchors_of(need)
+        },
         values={name: pads(normal()) for name in sorted(objective.needs.values)},
     )
 
@@ -309,7 +317,7 @@ def missing_need(objective: Objective, kind: Kind) -> None:
         lacking = mapped(
             batch,
             lambda y, name=name: Scored(
-                y.logp, y.mask, None, {k: x for k, x in y.anchors.items() if k != name},
+                y.logp, y.mask, None, {k: x for k, x in y.anchors.items() if k not in anchors_of(name)},
                 {k: x for k, x in y.values.items() if k != name},
             ),
         )  # fmt: skip

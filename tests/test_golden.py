@@ -38,7 +38,9 @@ def scored(responses: list[dict[str, Any]]) -> Scored:
     table = lambda rows: torch.tensor([r + [math.nan] * (widest - len(r)) for r in rows], dtype=torch.float64)  # noqa: E731
     mask = torch.tensor([[t < len(r) for t in range(widest)] for r in lists])
     ref = table([steps(r, "ref") for r in responses]) if any("ref" in r for r in responses) else None
-    return Scored(table(lists).requires_grad_(), mask, ref)
+    names = {name: None for r in responses for name in r.get("anchors", {})}
+    anchors = {name: table([steps({**r, **r["anchors"]}, name) for r in responses]) for name in names}
+    return Scored(table(lists).requires_grad_(), mask, ref, anchors)
 
 
 def column(x: list[float]) -> Tensor:
@@ -97,7 +99,10 @@ def test_the_state_is_the_recorded_one(name: str, case: dict[str, Any]):
 def exact(response: dict[str, Any]) -> twins.Response:
     """The very numbers that the batch holds, as decimals: spreading a sum evenly rounds it."""
     logp, ref = ([Decimal(x) for x in steps(response, key)] for key in ("logp", "ref"))
-    return twins.Response(logp, ref, response.get("label", True), Decimal(float(response.get("gain", 0))))
+    anchors = {
+        name: [Decimal(x) for x in steps({**response, **response["anchors"]}, name)] for name in response.get("anchors", {})
+    }
+    return twins.Response(logp, ref, response.get("label", True), Decimal(float(response.get("gain", 0))), anchors)
 
 
 def twin_of(case: dict[str, Any]) -> Any:

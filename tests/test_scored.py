@@ -27,6 +27,21 @@ def test_a_missing_anchor_is_a_sentence():
         DPO()(scored([-1.0]), scored([-1.0]))
 
 
+def test_several_anchors_are_weighed_against_the_policy():
+    y = Scored(torch.tensor([[-1.0, -2.0]]), torch.ones(1, 2) > 0, torch.tensor([[-2.0, -2.0]]))
+    y = Scored(y.logp, y.mask, y.ref, {"prev": torch.tensor([[-4.0, -8.0]])})
+    assert y.against("prev").tolist() == [9.0]
+    assert y.against({"ref": 0.5, "prev": 0.25}).tolist() == [-3.0 + 2.0 + 3.0]
+
+
+def test_a_family_of_anchors_is_found_by_number_and_its_absence_is_a_sentence():
+    zero = torch.zeros(1, 1)
+    y = Scored(zero, zero == 0, zero, {f"history/{k}": zero for k in (1, 0, 2)})
+    assert y.family("history") == ["history/0", "history/1", "history/2"]
+    with pytest.raises(ValueError, match=r"needs the anchors 'history' \(history/0, history/1, …\), but .* with: ref\."):
+        Scored(zero, zero == 0, zero).family("history")
+
+
 def test_units_are_counted_from_masks_and_padding_rows_count_nothing():
     w, l = scored([-1.0, -2.0], [-1.0]), scored([-1.0], [-1.0])
     empty = Scored(torch.zeros(1, 2), torch.zeros(1, 2, dtype=torch.bool))

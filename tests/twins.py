@@ -4,7 +4,7 @@ library uses log-probabilities, derivatives by differences. No code is shared wi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal, getcontext
 from typing import Any
 
@@ -15,12 +15,13 @@ ZERO = D(0)
 
 @dataclass
 class Response:
-    """Log-probs per step, of the policy and of the reference."""
+    """Log-probs per step, of the policy, of the reference and of further anchors."""
 
     logp: list[Decimal]
     ref: list[Decimal]
     label: bool = True
     gain: Decimal = ZERO
+    anchors: dict[str, list[Decimal]] = field(default_factory=dict)
 
     @property
     def n(self) -> int:
@@ -34,7 +35,12 @@ class Response:
     @property
     def odds_against_ref(self) -> Decimal:
         """π(y) / π_ref(y)"""
-        return self.likelihood / product(x.exp() for x in self.ref)
+        return self.odds_against(ref=D(1))
+
+    def odds_against(self, **weights: Decimal) -> Decimal:
+        """π(y) / Π_k π_k(y)^weight_k"""
+        tables = {**self.anchors, "ref": self.ref}
+        return self.likelihood / product(product(x.exp() for x in tables[name]) ** w for name, w in weights.items())
 
 
 def product(xs: Any) -> Decimal:

@@ -13,6 +13,10 @@ from torch import Tensor
 
 NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 
+FAMILIES = frozenset({"history"})
+"""Names in an objective's needed anchors that stand for several: history/0, history/1, …, the policy at the starts of the
+phases so far, newest first. As many are given as there are."""
+
 
 def wide(x: Tensor) -> Tensor:
     """Half precision is summed in float32; float32 and float64 stay what they are."""
@@ -83,22 +87,34 @@ class Scored:
     @property
     def mean(self) -> Float[Tensor, "n"]:
         """Σ logp / length (with weights: / Σ weight), 0 for a response without steps."""
-        return self.total / self._count
+        return self.per_step(self.total)
 
-    @property
-    def _count(self) -> Float[Tensor, "n"]:
+    def per_step(self, x: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
+        """x / length (with weights: / Σ weight)."""
         count = self.length if self.weight is None else self.sum(torch.ones_like(self.logp))
-        return torch.where(count > 0, count, 1.0)
+        return x / torch.where(count > 0, count, 1.0)
 
-    def against(self, name: str) -> Float[Tensor, "n"]:
-        """log π(y | x) − log π_name(y | x) for an anchor given by name."""
-        return self.sum(wide(self.logp) - wide(self.anchor(name)))
+    def against(self, anchor: str | Mapping[str, float]) -> Float[Tensor, "n"]:
+        """log π(y | x) − log π_name(y | x) for an anchor given by name. Where several are given with their weights,
+        log π(y | x) − Σ_k weight_k · log π_k(y | x): the log-ratio to their geometric mixture, which is not normalised."""
+        weights = {anchor: 1.0} if isinstance(anchor, str) else anchor
+        return self.sum(wide(self.logp) - sum(weight * wide(self.anchor(name)) for name, weight in weights.items()))
 
     def anchor(self, name: str) -> Float[Tensor, "n steps"]:
         if name not in self.anchors:
             have = ", ".join(self.anchors) or "none"
             raise ValueError(f"this objective needs the anchor {name!r}, but the batch was scored with: {have}.")
         return self.anchors[name]
+
+    def family(self, name: str) -> list[str]:
+        """The names of the anchors "name/0", "name/1", … of a family, as many as were scored."""
+        found = [f"{name}/{k}" for k in range(len(self.anchors)) if f"{name}/{k}" in self.anchors]
+        if not found:
+            have = ", ".join(self.anchors) or "none"
+            raise ValueError(
+                f"this objective needs the anchors {name!r} ({name}/0, {name}/1, …), but the batch was scored with: {have}."
+            )
+        return found
 
     def value(self, name: str) -> Tensor:
         if name not in self.values:
@@ -114,7 +130,7 @@ class Scored:
     @property
     def mean_ratio(self) -> Float[Tensor, "n"]:
         """The ratio per step: ratio / length."""
-        return self.ratio / self._count
+        return self.per_step(self.ratio)
 
     def take(self, index: Tensor | slice) -> Scored:
         """The responses at `index`, in that order."""
