@@ -18,6 +18,8 @@ from penchant.objectives.base import Range, call, zeros
 from penchant.objectives.scored import FAMILIES
 
 Kind = type[Batch]
+LEVELS = {"annotator": 3}
+"""How many values the categorical columns take here."""
 
 
 # Batches -------------------------------------------------------------------------------------------
@@ -50,7 +52,10 @@ def columns_of(objective: Objective, rows: int, make: torch.Generator) -> dict[s
     """What the objective reads of each row: who said so; how surely (the chosen is what is preferred, so from 1/2 to 1);
     other numbers in [0, 1)."""
     number = lambda: torch.rand(rows, generator=make, dtype=torch.float64)  # noqa: E731
-    known = {"annotator": lambda: torch.randint(3, (rows,), generator=make), "strength": lambda: 0.5 + number() / 2}
+    known = {
+        "annotator": lambda: torch.randint(LEVELS["annotator"], (rows,), generator=make),
+        "strength": lambda: 0.5 + number() / 2,
+    }
     return {name: known.get(name, number)() for name in sorted(objective.needs.columns)}
 
 
@@ -117,7 +122,7 @@ def changed(y: Scored, f: Callable[[Tensor], Tensor], mask: Tensor | None = None
 
 def state_of(objective: Objective, batches: Sequence[Any]) -> dict[str, Tensor]:
     """The state of a step: statistics added over its micro-batches."""
-    state, sums = zeros(objective), {}
+    state, sums = zeros(objective, LEVELS), {}
     if not objective.remembers:
         return state
     for batch in batches:
@@ -328,7 +333,7 @@ def missing_need(objective: Objective, kind: Kind) -> None:
         _says(name, lambda lacking=lacking: objective(lacking, state=state))
     if needs.mismatched:
         _says("mismatched", lambda: objective.statistics(Labelled(batch.y, batch.label), state))
-    for name in objective.init():
+    for name in objective.init(LEVELS):
         _says(name, lambda: objective(batch))
 
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from penchant.errors import Refusal
 from penchant.feedback.records import Accounting, Row
 from penchant.objectives.scored import Batch, Labelled, Lists, Pairs, Rollouts, Scored, masks
 
@@ -101,6 +102,20 @@ class Encoded:
             numbers=tuple(self.numbers[i] for i in rows),
             columns=flat,
         )
+
+    def numbered(self, names: Sequence[str]) -> Encoded:
+        """The same rows with each annotator's number the place of the name in `names`; −1 for a row that names none."""
+        if tuple(names) == self.annotators:
+            return self
+        place = {name: k for k, name in enumerate(names)}
+        to = torch.tensor([place[name] for name in self.annotators] + [-1])  # the last is what −1 reads
+        old = self.columns.get("annotator", torch.full((len(self),), -1))
+        if bool((old >= len(self.annotators)).any()):
+            raise Refusal(
+                f"the annotator column goes up to {int(old.max())}, but {len(self.annotators)} annotators are named; give "
+                "`annotators` one name for each number from 0."
+            )
+        return replace(self, columns={**self.columns, "annotator": to[old]}, annotators=tuple(names))
 
     def batch(self, scored: Scored, mismatched: Scored | None = None) -> Batch:
         """The batch an objective reads: the scored responses with what was said of them."""

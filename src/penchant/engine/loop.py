@@ -35,6 +35,8 @@ class Source(Protocol):
     """Where a run's rows come from: a file (one phase) or rounds of sampling (a phase each)."""
 
     phases: int
+    annotators: tuple[str, ...]
+    """Names behind the integers of the annotator column, the same in every phase."""
 
     def material(self, phase: int, step: int) -> Material:
         """The phase's rows with their reference log-probs. Asked again after a kill, it gives the same rows."""
@@ -82,7 +84,7 @@ def train(job: Job) -> str | None:
         tokens=settings.tokens,
         clip=settings.clip,
     )
-    position, memory, best = Position(), zeros(job.objective), {}
+    position, memory, best = Position(), zeros(job.objective, {"annotator": len(job.source.annotators)}), {}
     found = checkpoint.latest(job.folder.checkpoints)
     if found is not None:
         position, memory, best = checkpoint.restore(found, job.bare, optimiser, names)

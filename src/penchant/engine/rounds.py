@@ -27,6 +27,7 @@ class FromRounds:
         self, contexts: Sequence[Context], judge: Judge, anchors: Anchors, settings: Settings, folder: RunFolder
     ) -> None:
         self.phases = settings.rounds
+        self.annotators = anchors.annotators(context.annotator for context in contexts)
         self._contexts, self._judge, self._anchors, self._settings, self._folder = (
             contexts,
             judge,
@@ -51,7 +52,7 @@ class FromRounds:
                 f"scored the same, {made.pairs.failed} were not judged{failed}. Raise --samples, --limit or --temperature, or "
                 "judge with finer scores."
             )
-        return self._anchors.material(made.pairs.encoded, f"round {made.number}")
+        return self._anchors.material(made.pairs.encoded, f"round {made.number}", self.annotators)
 
     def _round(self, phase: int) -> Round:
         scorer, settings = self._anchors.scorer, self._settings

@@ -3,7 +3,8 @@ other source, in rounds.py; the loop cannot tell them apart."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ from penchant.references.store import Store, fill
 
 Progress = Callable[[str, int, int], None]
 """What is being done, how far it is, of how much."""
+
+EVERYONE = "everyone"
+"""The one annotator of data that names none."""
 
 
 class Scorer:
@@ -79,8 +83,17 @@ class Anchors:
         self.scorer, self.objective, self.settings, self.accelerator = scorer, objective, settings, accelerator
         self.cache, self.progress = cache, progress
 
-    def material(self, rows: Encoded, title: str) -> Material:
+    def annotators(self, names: Iterable[str | None]) -> tuple[str, ...]:
+        """The annotators of a run, each once. Where the objective asks for them and nobody is named, all rows are one's."""
+        found = tuple(dict.fromkeys(name for name in names if name is not None))
+        return found or ((EVERYONE,) if "annotator" in self.objective.needs.columns else ())
+
+    def material(self, rows: Encoded, title: str, annotators: tuple[str, ...] | None = None) -> Material:
+        """annotators: the run's, where these rows are only a part of it."""
         needs = self.objective.needs
+        rows = rows.numbered(self.annotators(rows.annotators) if annotators is None else annotators)
+        if rows.annotators == (EVERYONE,):
+            rows = replace(rows, columns={**rows.columns, "annotator": torch.zeros(len(rows), dtype=torch.long)})
         unknown = needs.anchors - {"ref"}
         if unknown:
             raise Refusal(f"{self.objective!r} is held against {', '.join(sorted(unknown))}; this run provides only ref.")
@@ -88,6 +101,8 @@ class Anchors:
         if missing:
             have = ", ".join(sorted(rows.columns)) or "none"
             raise Refusal(f"{self.objective!r} needs the column {', '.join(sorted(missing))}; the data has: {have}.")
+        for name in sorted(needs.columns):
+            _everywhere(rows, name, self.objective)
         ref = self.stored(rows, title) if "ref" in needs.anchors else None
         if not needs.mismatched:
             return Material(rows, ref)
@@ -115,14 +130,28 @@ class Anchors:
         return store
 
 
+def _everywhere(rows: Encoded, name: str, objective: Objective) -> None:
+    """Refuses rows whose column has no value, which stands as NaN or −1."""
+    column = rows.columns[name]
+    empty = (column.isnan() if column.is_floating_point() else column < 0).nonzero()[:, 0].tolist()
+    if empty:
+        of = range(len(rows)) if len(column) == len(rows) else [i for i, n in enumerate(rows.counts) for _ in range(n)]
+        some = ", ".join(str(rows.numbers[of[i]]) for i in empty[:10])
+        raise Refusal(
+            f"{objective!r} reads the {name} of every row, but {len(empty):,} of {len(column):,} have none: rows "
+            f"{some}{' …' if len(empty) > 10 else ''}. Give it in these rows or leave them out."
+        )
+
+
 class FromFile:
     """Rows that are there: one phase."""
 
     phases = 1
 
     def __init__(self, rows: Encoded, anchors: Anchors) -> None:
-        self.rows = rows
         self._material = anchors.material(rows, "training rows")
+        self.rows = self._material.rows
+        self.annotators = self.rows.annotators
 
     def material(self, phase: int, step: int) -> Material:
         return self._material

@@ -165,9 +165,12 @@ class _Running:
                     table = torch.stack([x.detach().to(device, torch.float64) for x in pair])
                     sums[name] = sums[name] + table if name in sums else table
         names = sorted(sums)
-        table = reduced(self.step.accelerator, torch.stack([sums[name] for name in names])).float()
+        flat = reduced(self.step.accelerator, torch.cat([sums[name].flatten() for name in names])).float()
+        tables = [
+            part.view_as(sums[name]) for name, part in zip(names, flat.split([sums[n].numel() for n in names]), strict=True)
+        ]
         self.state = self.objective.update(
-            self.state, {name: (row[0], row[1]) for name, row in zip(names, table, strict=True)}
+            self.state, {name: (table[0], table[1]) for name, table in zip(names, tables, strict=True)}
         )
 
     def loss(self, group: Sequence[int], batch: Batch) -> Tensor:

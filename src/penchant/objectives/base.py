@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from penchant.errors import Refusal
-from penchant.objectives.scored import Batch, Lists, Pairs, Scored
+from penchant.objectives.scored import NOTHING, Batch, Lists, Pairs, Scored
 
 State = Mapping[str, Tensor]
 """What an objective remembers between steps, by name. It is kept in the checkpoint."""
@@ -107,8 +107,9 @@ class Objective:
         """How many units `batch` holds, from its masks alone."""
         return batch.size(self.unit)
 
-    def init(self) -> dict[str, Tensor]:
-        """The state before the first step; empty for an objective without memory."""
+    def init(self, levels: Mapping[str, int] = NOTHING) -> dict[str, Tensor]:
+        """The state before the first step; empty for an objective without memory. levels: how many values a column of
+        categories takes, by name ({"annotator": 3})."""
         return {}
 
     def statistics(self, batch: Any, state: State) -> dict[str, tuple[Tensor, Tensor]]:
@@ -277,8 +278,8 @@ class Sum(Objective):
             parts.append({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
         return parts
 
-    def init(self) -> dict[str, Tensor]:
-        return {f"{i}.{k}": v for i, (_, term) in enumerate(self._terms) for k, v in term.init().items()}
+    def init(self, levels: Mapping[str, int] = NOTHING) -> dict[str, Tensor]:
+        return {f"{i}.{k}": v for i, (_, term) in enumerate(self._terms) for k, v in term.init(levels).items()}
 
     def statistics(self, batch: Any, state: State) -> dict[str, tuple[Tensor, Tensor]]:
         parts = self.split(state)
@@ -375,6 +376,6 @@ def rewards(objective: Objective) -> bool:
     return any(type(term).reward is not Objective.reward for _, term in objective.terms)
 
 
-def zeros(objective: Objective) -> dict[str, Tensor]:
+def zeros(objective: Objective, levels: Mapping[str, int] = NOTHING) -> dict[str, Tensor]:
     """The state of a fresh run, in float32."""
-    return {name: torch.as_tensor(value, dtype=torch.float32) for name, value in objective.init().items()}
+    return {name: torch.as_tensor(value, dtype=torch.float32) for name, value in objective.init(levels).items()}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from penchant.errors import Refusal
 from penchant.objectives.base import REFERENCE, Needs, Objective, Positive, State, recall
-from penchant.objectives.scored import Labelled, Scored
+from penchant.objectives.scored import NOTHING, Labelled, Scored
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class KTO(Objective):
         good, bad = self.desirable * torch.sigmoid(-gain), self.undesirable * torch.sigmoid(gain)  # 1 − σ(x) = σ(−x)
         return torch.where(batch.label, good, bad)
 
-    def init(self) -> dict[str, Tensor]:
+    def init(self, levels: Mapping[str, int] = NOTHING) -> dict[str, Tensor]:
         return {"z0": torch.tensor(0.0)}
 
     def statistics(self, batch: Labelled, state: State) -> dict[str, tuple[Tensor, Tensor]]:

@@ -6,12 +6,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-NOTHING: Mapping[str, Tensor] = MappingProxyType({})
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 FAMILIES = frozenset({"history"})
 """Names in an objective's needed anchors that stand for several: history/0, history/1, …, the policy at the starts of the
