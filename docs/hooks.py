@@ -11,6 +11,7 @@ from mkdocs.structure.files import File, Files
 
 from penchant.command.flags import flags, groups
 from penchant.command.methods import called
+from penchant.command.record import claims, golden
 from penchant.engine.settings import Settings
 from penchant.objectives import catalogue
 from penchant.objectives.describe import Description, describe
@@ -71,6 +72,7 @@ def method_page(one: Description) -> str:
             f'<div class="equation">{html.escape(one.equation)}</div>',
             "",
             source,
+            *(["", f"Also known as {cell(', '.join(one.known_as))}."] if one.known_as else []),
             "",
             one.doc,
             "",
@@ -90,6 +92,7 @@ def method_page(one: Description) -> str:
             "```",
             "",
             *(["## Laws it cannot keep", "", *broken, ""] if broken else []),
+            *behind(one),
             "## The whole file",
             "",
             f'```python title="objectives/{one.file.name}"',
@@ -98,6 +101,22 @@ def method_page(one: Description) -> str:
             "",
         ]
     )
+
+
+def behind(one: Description) -> list[str]:
+    """The numbers a method is tested against, and what it was tried on."""
+    lines = ["## Golden numbers", ""]
+    lines += ["| case | objective and responses | loss | gradient | who computed it |", "| --- | --- | --- | --- | --- |"]
+    lines += [
+        f"| {cell(case.case)} | `{case.objective}`: {cell(case.inputs)} | {', '.join(f'{x:.6g}' for x in case.loss)} | "
+        f"{cell(case.grad)} | {cell(case.source)} |"
+        for case in golden(one.name)
+    ]
+    tried = claims(one.name)
+    if tried:
+        lines += ["", "## Tried", "", "| claim | our run | result | verdict |", "| --- | --- | --- | --- |"]
+        lines += [f"| {x.claim} | {x.run} | {x.result} | {x.verdict} |" for x in tried]
+    return [*lines, ""]
 
 
 def settings_page() -> str:

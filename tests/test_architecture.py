@@ -17,6 +17,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "penchant"
 FILES = sorted(SOURCE.rglob("*.py"))
 
 LEVELS = (
+    ("__main__",),
     ("cli", "command", "run", "running"),
     ("report", "evaluation"),
     ("engine",),

@@ -20,6 +20,8 @@ from penchant.engine.settings import Settings
 from penchant.errors import Refusal, StoppedRun
 from tiny import tiny_model
 
+GOLDEN = Path(__file__).with_name("golden")
+
 
 def said(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
     """(exit code, standard output, standard error) of a command line."""
@@ -214,6 +216,34 @@ def test_methods_are_listed_filtered_and_shown_from_their_classes(capsys: pytest
     assert code == 0
     for part in ("log σ", "2305.18290", "beta = 0.1", "(0, inf)", "Pairs, one loss value per pair", "ref", "DPO(beta=0.1)"):
         assert part in out
+
+
+def test_a_method_is_found_by_any_name_the_field_has_for_it_and_shows_what_stands_behind_it(
+    capsys: pytest.CaptureFixture[str],
+):
+    code, out, _ = said(capsys, "methods", "ln-dpo")
+    assert code == 0 and out.startswith("LNDPO   also known as LN-DPO")
+    assert "0.686503" in out and "-0.004967" in out  # the published example, from tests/golden
+    (shown,) = json.loads(said(capsys, "methods", "LNDPO", "--json")[1])
+    assert len(shown["golden"]) == len(json.loads((GOLDEN / "lndpo.json").read_text(encoding="utf-8"))["cases"])
+    code, out, _ = said(capsys, "methods", "dpo")
+    assert "tried" in out and "make demo" in out  # from docs/claims.md
+
+
+def test_a_name_that_several_methods_go_by_lists_them_and_the_reader_says_what_it_is_called(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    from penchant.errors import Refusal
+    from penchant.objectives import DPO, IPO
+    from penchant.objectives.reader import read
+
+    monkeypatch.setattr(DPO, "known_as", ("XPO",))
+    monkeypatch.setattr(IPO, "known_as", ("XPO",))
+    code, out, _ = said(capsys, "methods", "xpo")
+    assert code == 0 and [line.split()[0] for line in out.splitlines()[:2]] == ["DPO", "IPO"]
+    assert "xpo is the name of 2 methods" in out
+    with pytest.raises(Refusal, match="there is no objective .XPO.; it is called DPO or IPO here"):
+        read("XPO(beta=0.1)")
 
 
 def test_the_way_a_method_is_called_can_be_read_back():

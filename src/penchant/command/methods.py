@@ -1,5 +1,5 @@
 """`penchant methods`: what can be optimised, and one method in full. Everything shown comes from the classes
-themselves; no method is named here."""
+themselves, their golden numbers and the claims; no method is named here."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import json
 import textwrap
 from typing import TYPE_CHECKING
 
+from penchant.command.record import claims, golden
 from penchant.errors import Refusal, nearest
 from penchant.words import plain
 
 if TYPE_CHECKING:
     from penchant.objectives.describe import Description
 
-SUMMARY = "list the objectives, or show one in full: equation, fields, data, needs, source"
+SUMMARY = "list the objectives, or show one in full: equation, fields, data, needs, source, golden numbers, claims"
 
 USAGE = "penchant methods [NAME] [--data KIND] [--needs NEED] [--json]"
 
@@ -25,37 +26,48 @@ examples:
   penchant methods DPO
   penchant methods --data pairs --needs none"""
 
+SHOWN = 3
+"""Golden cases shown in full; --json has all of them."""
+
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", nargs="?", metavar="NAME", help="a method's name, in any case")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="a method's name, or another that the field has for it")
     parser.add_argument("--data", metavar="KIND", help="only methods that take this data: pairs, labelled, lists, rollouts")
     parser.add_argument("--needs", metavar="NEED", help="only methods that need this, such as ref; none: that need nothing")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from penchant.objectives import catalogue
+    from penchant.objectives import catalogue, known
     from penchant.objectives.describe import describe
 
     said = {name: describe(method) for name, method in catalogue().items()}
     if arguments.name is not None:
-        folded = {name.casefold(): name for name in said}
-        if arguments.name.casefold() not in folded:
-            raise Refusal(f"there is no method {plain(arguments.name, 60)!r}; {nearest(arguments.name, said)}")
-        chosen = [said[folded[arguments.name.casefold()]]]
+        chosen = [said[name] for name in known(arguments.name)]
+        if not chosen:
+            others = [other for one in said.values() for other in one.known_as]
+            raise Refusal(f"there is no method {plain(arguments.name, 60)!r}; {nearest(arguments.name, {*said, *others})}")
     else:
         chosen = choose(list(said.values()), arguments.data, arguments.needs)
     if arguments.json:
         print(json.dumps([as_json(one) for one in chosen], ensure_ascii=False, indent=1))
-    elif arguments.name is not None:
+    elif arguments.name is not None and len(chosen) == 1:
         print(in_full(chosen[0]))
     else:
-        width = max((len(one.name) for one in chosen), default=0)
+        widths = [max((len(text(one)) for one in chosen), default=0) for text in (name, taken)]
         for one in chosen:
-            print(f"{one.name:<{width}}  {one.equation}")
-            print(f"{'':<{width}}  {taken(one)}; {one.source}")
-        print(f"{len(chosen)} of {len(said)} methods. `penchant methods NAME` shows one in full.")
+            print(f"{name(one):<{widths[0]}}  {taken(one):<{widths[1]}}  {one.equation}")
+        if arguments.name is not None:
+            print(
+                f"{plain(arguments.name, 60)} is the name of {len(chosen)} methods; say which by the first word of its line."
+            )
+        else:
+            print(f"{len(chosen)} of {len(said)} methods. `penchant methods NAME` shows one in full.")
     return 0
+
+
+def name(one: Description) -> str:
+    return one.name
 
 
 def choose(said: list[Description], data: str | None, needs: str | None) -> list[Description]:
@@ -75,15 +87,16 @@ def choose(said: list[Description], data: str | None, needs: str | None) -> list
 
 
 def taken(one: Description) -> str:
-    """Which data a method takes and what it needs besides, in half a sentence."""
+    """Which data a method takes and what it needs besides, in a few words."""
     data = " or ".join(kind.lower() for kind in one.data)
-    return f"takes {data}, needs {', '.join(one.needs) or 'nothing else'}"
+    return f"{data}; {', '.join(one.needs)}" if one.needs else data
 
 
 def in_full(one: Description) -> str:
     """A method as a page for the terminal."""
     wrap = lambda text: textwrap.fill(" ".join(text.split()), 100, initial_indent="  ", subsequent_indent="  ")  # noqa: E731
-    lines = [one.name, "", f"  {one.equation}", f"  {one.source}"]
+    also = f"   also known as {', '.join(one.known_as)}" if one.known_as else ""
+    lines = [f"{one.name}{also}", "", f"  {one.equation}", f"  {one.source}"]
     if one.doc:
         lines += ["", *(wrap(paragraph) for paragraph in one.doc.split("\n\n"))]
     lines += ["", "fields"]
@@ -100,6 +113,18 @@ def in_full(one: Description) -> str:
     ]
     lines += [f"note   it does not keep the law `{law}`: {why}" for law, why in one.breaks.items()]
     lines += ["", f'use    --objective "{called(one)}"']
+    cases, tried = golden(one.name), claims(one.name)
+    lines += ["", "golden numbers" if cases else "golden numbers: none"]
+    for case in cases[:SHOWN]:
+        lines += [wrap(f"{case.case}: {case.objective} of {case.inputs}")]
+        lines += [
+            wrap(f"→ loss {', '.join(f'{x:.6g}' for x in case.loss)}{f'; gradient {case.grad}' if case.grad else ''}")
+        ]
+        lines += [wrap(f"  {case.source}")]
+    if len(cases) > SHOWN:
+        lines.append(f"  … {len(cases)} in all; --json shows them")
+    lines += ["", "tried" if tried else "tried in no claim yet"]
+    lines += [wrap(f"{claim.verdict}: {claim.claim} ({claim.run}: {claim.result})") for claim in tried]
     return "\n".join(lines)
 
 
@@ -110,5 +135,7 @@ def called(one: Description) -> str:
 
 
 def as_json(one: Description) -> dict[str, object]:
-    """A method as plain values, without the place of its file."""
-    return {**dataclasses.asdict(one), "breaks": dict(one.breaks), "file": one.file.name}
+    """A method as plain values, without the place of its file; with all its golden cases and claims."""
+    behind = {"golden": golden(one.name), "claims": claims(one.name)}
+    kept = {key: [dataclasses.asdict(x) for x in found] for key, found in behind.items()}
+    return {**dataclasses.asdict(one), "breaks": dict(one.breaks), "file": one.file.name, **kept}

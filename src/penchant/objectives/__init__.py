@@ -26,6 +26,7 @@ __all__ = [
     "Wrapper",
     "catalogue",
     "describe",
+    "known",
     "read",
 ]  # fmt: skip
 
@@ -45,6 +46,16 @@ def catalogue() -> dict[str, type[Objective]]:
             if ours and not name.startswith("_"):
                 found[name] = thing
     return dict(sorted(found.items(), key=lambda item: item[0].casefold()))
+
+
+def known(name: str) -> list[str]:
+    """The methods that go by this name in the field, their own or another, in any case: none, one or several (four papers
+    call four things RPO)."""
+    said = name.casefold()
+    own = [method for method in catalogue() if method.casefold() == said]
+    return own or [
+        method for method, cls in catalogue().items() if said in {x.casefold() for x in vars(cls).get("known_as", ())}
+    ]
 
 
 from penchant.objectives.describe import describe  # noqa: E402

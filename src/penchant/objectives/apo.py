@@ -21,6 +21,7 @@ class APOZero(Paired):
     beta: Positive = 0.1
     """Scale of the log-ratio: larger saturates sooner."""
 
+    known_as = ("APO-zero",)
     needs = REFERENCE
 
     def reward(self, y: Scored) -> Float[Tensor, "n"]:
@@ -41,6 +42,7 @@ class APODown(Paired):
 
     breaks: ClassVar = {"descent": "It lowers the chosen on purpose; at policy = reference the chosen has no gradient yet."}
 
+    known_as = ("APO-down",)
     needs = REFERENCE
 
     def reward(self, y: Scored) -> Float[Tensor, "n"]:

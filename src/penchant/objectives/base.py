@@ -91,6 +91,8 @@ class Objective:
     """True where one response's loss depends on others of the same optimiser step beyond `statistics`."""
     breaks: ClassVar[Mapping[str, str]] = {}
     """Laws this objective cannot keep, and why, in one line each; the law suite reads it."""
+    known_as: ClassVar[tuple[str, ...]] = ()
+    """Other names the field has for it. It is found by them, but written under its own."""
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -23,6 +23,7 @@ class CDPO(Paired):
     flip: Flip = 0.1
     """ε, the share of labels taken to be wrong."""
 
+    known_as = ("Conservative DPO",)
     needs = REFERENCE
 
     def reward(self, y: Scored) -> Float[Tensor, "n"]:

@@ -53,6 +53,8 @@ class Description:
     wraps: bool
     """Whether it is made from another objective."""
     file: Path
+    known_as: tuple[str, ...] = ()
+    """Other names the field has for it."""
 
 
 def describe(cls: type[Objective]) -> Description:
@@ -76,6 +78,7 @@ def describe(cls: type[Objective]) -> Description:
         breaks=cls.breaks,
         wraps=any(field.type == "pairwise objective" for field in fields),
         file=Path(inspect.getfile(cls)),
+        known_as=vars(cls).get("known_as", ()),
     )
 
 

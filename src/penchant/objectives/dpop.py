@@ -22,6 +22,7 @@ class DPOP(Paired):
     penalty: NonNegative = 50.0
     """λ, the price of each nat by which the chosen is less likely than under the reference."""
 
+    known_as = ("DPO-Positive", "Smaug")
     needs = REFERENCE
 
     def reward(self, y: Scored) -> Float[Tensor, "n"]:

@@ -18,6 +18,7 @@ class Hinge(Paired):
     beta: Positive = 0.1
     """Scale of the log-ratio: the margin asked for is 1/β."""
 
+    known_as = ("RSO",)
     needs = REFERENCE
 
     def reward(self, y: Scored) -> Float[Tensor, "n"]:

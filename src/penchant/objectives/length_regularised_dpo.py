@@ -22,6 +22,7 @@ class LengthRegularisedDPO(Paired):
     alpha: Real = 0.01
     """α, the reward that a token of length explains."""
 
+    known_as = ("R-DPO",)
     needs = REFERENCE
 
     def reward(self, y: Scored) -> Float[Tensor, "n"]:

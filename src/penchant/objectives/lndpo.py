@@ -20,6 +20,7 @@ class LNDPO(Paired):
     beta: Positive = 5.0
     """Scale of the mean log-ratio, which is of the order of 0.1."""
 
+    known_as = ("LN-DPO", "DPO-norm")
     needs = REFERENCE
 
     def reward(self, y: Scored) -> Float[Tensor, "n"]:

@@ -22,6 +22,7 @@ class NLL(Objective):
     """response: mean over each response's tokens. token: every token of the step counts alike. sum: −log π(y), the
     paper's text of CPO."""
 
+    known_as = ("SFT",)
     data = (Pairs, Labelled)
     breaks: ClassVar = {"descent": "Only the chosen is trained; the rejected has no gradient."}
 

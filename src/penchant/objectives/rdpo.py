@@ -23,6 +23,7 @@ class RDPO(Paired):
     flip: Flip = 0.1
     """ε, the share of labels that are wrong in the data (a fact, not a smoothing strength)."""
 
+    known_as = ("Robust DPO",)
     needs = REFERENCE
 
     def reward(self, y: Scored) -> Float[Tensor, "n"]:

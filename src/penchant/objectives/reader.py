@@ -10,7 +10,7 @@ import typing
 from typing import Any
 
 from penchant.errors import Refusal, nearest
-from penchant.objectives import catalogue
+from penchant.objectives import catalogue, known
 from penchant.objectives.base import Objective, check_field
 from penchant.words import brief
 
@@ -135,7 +135,9 @@ class _Parser:
         if name.casefold() in ("inf", "nan", "infinity"):
             raise self.refuse("a number must be finite")
         if name not in catalogue():
-            raise self.refuse(f"there is no objective {brief(name)}; {nearest(name, catalogue())}")
+            other = " or ".join(known(name))
+            hint = f"it is called {other} here." if other else nearest(name, catalogue())
+            raise self.refuse(f"there is no objective {brief(name)}; {hint}")
         self.step()
         if not self.took("("):
             raise self.refuse(f"expected `(`; an objective is written {name}()")

@@ -18,6 +18,8 @@ class SLiC(Paired):
     delta: NonNegative = 1.0
     """δ, the margin of log-probability asked for."""
 
+    known_as = ("SLiC-HF",)
+
     def reward(self, y: Scored) -> Float[Tensor, "n"]:
         return y.total
 
