@@ -57,9 +57,9 @@ def hh_harmless() -> Rows:
 
 def pandalm(agreement: Literal["majority", "unanimous", "each"] = "majority") -> Rows:
     """Answers of two models to one instruction, judged by three people (PandaLM, Wang et al. 2023, arXiv 2306.05087;
-    Apache-2.0). "majority": what at least two of three prefer; "unanimous": what all three do, `strength` being the share
-    who do; "each": one row for each person's own preference, with `annotator`. Where the verdict is a tie there is no pair,
-    and 54 rows with an empty answer make none."""
+    Apache-2.0). "majority": what at least two of three prefer; "unanimous": what all three do, `strength` being the
+    probability that one of them prefers it, a vote for a tie counting half; "each": one row for each person's own
+    preference, with `annotator`. Where the verdict is a tie there is no pair, and 54 rows with an empty answer make none."""
     rows: Rows = []
     for raw in json.loads("".join(lines("pandalm_human", "testset-v1.json"))):
         answers = [said(raw["response1"]), said(raw["response2"])]
@@ -72,7 +72,7 @@ def pandalm(agreement: Literal["majority", "unanimous", "each"] = "majority") ->
             continue
         winner, count = Counter(votes).most_common(1)[0]
         if winner and count >= (3 if agreement == "unanimous" else 2):
-            rows.append(pair(prompt, answers, winner, strength=count / 3))
+            rows.append(pair(prompt, answers, winner, strength=(count + votes.count(0) / 2) / 3))
     return rows
 
 

@@ -67,6 +67,12 @@ def test_pairs_are_looked_over_and_every_fault_is_found_by_row() -> None:
     assert [finding.name for finding in report.wrong] == ["empty completion", "chosen equals rejected"]
 
 
+def test_a_strength_below_a_half_prefers_the_rejected_and_is_said() -> None:
+    report = check([pair("p", "a", "b", strength=0.4), pair("q", "a", "b", strength=0.5), pair("r", "a", "b", strength=1)])
+    assert told(report, "pairs whose strength is below 0.5") == ("odd", 1, (1,))
+    assert "write 1 − strength" in found(report, "pairs whose strength is below 0.5").said
+
+
 def test_the_report_is_json_and_plain_lines_with_the_worst_first() -> None:
     report = check(open_source(PAIRS, name="mine\x1b[31m", bad_rows="drop"))
     assert json.loads(json.dumps(report.to_json(), allow_nan=False))["findings"][0]["severity"] == "wrong"

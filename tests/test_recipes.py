@@ -52,7 +52,8 @@ def test_the_rows_of_every_set_are_feedback(data: ModuleType) -> None:
 
 def test_the_three_peoples_votes_make_the_majority(data: ModuleType) -> None:
     unanimous, majority, each = (data.pandalm(how) for how in ("unanimous", "majority", "each"))
-    assert Counter(round(3 * row["strength"]) for row in majority) == {3: len(unanimous), 2: 842 - 744}
+    strengths = Counter(round(6 * row["strength"]) for row in majority)
+    assert set(strengths) == {6, 5, 4} and strengths[6] == len(unanimous)  # a tied vote is half a vote for either
     assert all(row["strength"] == 1 for row in unanimous)
     assert {row["annotator"] for row in each} == {"annotator1", "annotator2", "annotator3"}
     votes = Counter((row["prompt"], row["chosen"], row["rejected"]) for row in each)

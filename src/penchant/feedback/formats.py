@@ -120,7 +120,12 @@ def read_row(raw: object, number: int) -> tuple[Row, str]:
     strength = number_of(faults, "strength", raw.get("strength"))
     margin = number_of(faults, "margin", raw.get("margin"))
     if strength is not None and not 0 <= strength <= 1:
-        faults.add("strength", raw["strength"], "bad strength", "must lie in [0, 1]; 1 is the strongest preference.")
+        faults.add(
+            "strength",
+            raw["strength"],
+            "bad strength",
+            "must lie in [0, 1]: the probability that the chosen is preferred; 0.5 is a tie, 1 is certain.",
+        )
     if faults.found or content is None:
         raise BadRow(faults.found)
     said, prompt, responses, label, scores = content

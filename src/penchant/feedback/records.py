@@ -44,8 +44,9 @@ class Row:
     scores: tuple[float, ...] | None = None
     annotator: str | None = None
     strength: float | None = None
-    """How strongly the chosen is preferred, in [0, 1]."""
+    """P(chosen ≻ rejected): the probability that the chosen is preferred, in [0, 1]. 1/2 is a tie, 1 is certain."""
     margin: float | None = None
+    """How much better the chosen is: a difference of scores, any number."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Columns nobody reads yet, kept for who does."""
 

@@ -23,12 +23,14 @@ BALANCE = 0.1
 """A label rarer than this counts as odd."""
 
 NEAR_EMPTY = "rows with a near-empty response"
+BACKWARDS = "pairs whose strength is below 0.5"
 ALIKE = "pairs alike but for case and white space"
 TIES = "lists with equal scores"
 ALL_TIED = "lists without any preference"
 TWICE = "lists with a response twice"
 HITS: dict[str, tuple[tuple[Kind, ...], str]] = {
     NEAR_EMPTY: (("pairs", "labelled", "lists"), "Under two letters or digits; look at them."),
+    BACKWARDS: (("pairs",), "Their rejected is said to be preferred; swap the two, and write 1 − strength."),
     ALIKE: (("pairs",), "They teach next to nothing; look at them."),
     TIES: (("lists",), "Ties make no pairs; with few distinct scores much is lost."),
     ALL_TIED: (("lists",), "All scores are equal; they teach nothing."),
@@ -130,6 +132,8 @@ class Tally:
             self.shorter += len(w) < len(l)
             if " ".join(w.split()).casefold() == " ".join(l.split()).casefold():
                 self.hit(ALIKE, row)
+            if row.strength is not None and row.strength < 0.5:
+                self.hit(BACKWARDS, row)
             self._side(row, (min(w, l), max(w, l)), w > l)
         elif row.kind == "labelled":
             self.true += bool(row.label)
