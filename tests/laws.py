@@ -126,16 +126,41 @@ def state_of(objective: Objective, batches: Sequence[Any]) -> dict[str, Tensor]:
     if not objective.remembers:
         return state
     for batch in batches:
-        for name, (total, count) in objective.statistics(batch, state).items():
+        for name, (total, count) in objective.statistics(batch.kept(), state).items():
             assert not total.requires_grad and not count.requires_grad, "statistics carry no gradient"
             old = sums.get(name, (0.0, 0.0))
             sums[name] = (old[0] + total.double(), old[1] + count.double())
     return objective.update(state, sums)
 
 
+def merged(batches: Sequence[Any]) -> Any:
+    """The micro-batches as one batch, padded to one width."""
+
+    def one(parts: Sequence[Scored]) -> Scored:
+        widest = max(y.logp.shape[1] for y in parts)
+        cat = lambda of: torch.cat([pad(of(y), (0, widest - y.logp.shape[1])) for y in parts])  # noqa: E731
+        anchors = {name: cat(lambda y, name=name: y.anchors[name]) for name in parts[0].anchors}
+        values = {name: cat(lambda y, name=name: y.values[name]) for name in parts[0].values}
+        return Scored(cat(lambda y: y.logp), cat(lambda y: y.mask), None, anchors, values)
+
+    first, pad = batches[0], torch.nn.functional.pad
+    join = lambda of: torch.cat([of(batch) for batch in batches])  # noqa: E731
+    columns = {name: join(lambda batch, name=name: batch.columns[name]) for name in first.columns}
+    if isinstance(first, Pairs):
+        return Pairs(one([batch.w for batch in batches]), one([batch.l for batch in batches]), **columns)
+    y = one([batch.y for batch in batches])
+    if isinstance(first, Labelled):
+        other = None if first.mismatched is None else one([batch.mismatched for batch in batches])
+        return Labelled(y, join(lambda batch: batch.label), other, **columns)
+    assert isinstance(first, Lists)
+    return Lists(y, join(lambda batch: batch.group), join(lambda batch: batch.gain), **columns)
+
+
 def step(objective: Objective, batches: Sequence[Any]) -> Tensor:
-    """Count over the whole step, then sum: Σ over terms and micro-batches of weight · Σ values / count."""
+    """Count over the whole step, then sum: Σ over terms and micro-batches of weight · Σ values / count. A loss that couples
+    the step is evaluated once, on all micro-batches together."""
     parts = objective.split(state_of(objective, batches))
+    batches = [merged(batches)] if objective.couples else batches
     loss = torch.zeros((), dtype=torch.float64)
     for (weight, term), part in zip(objective.terms, parts, strict=True):
         count = sum(term.count(batch) for batch in batches)
@@ -333,8 +358,10 @@ def missing_need(objective: Objective, kind: Kind) -> None:
         _says(name, lambda lacking=lacking: objective(lacking, state=state))
     if needs.mismatched:
         _says("mismatched", lambda: objective.statistics(Labelled(batch.y, batch.label), state))
+    totals = objective.statistics(batch, state)
     for name in objective.init(LEVELS):
-        _says(name, lambda: objective(batch))
+        lacking = {k: x for k, x in state.items() if k != name}  # read by the loss, or by the update before it
+        _says(name, lambda lacking=lacking: (objective(batch, state=lacking), objective.update(lacking, totals)))
 
 
 def _says(name: str, act: Callable[[], object]) -> None:

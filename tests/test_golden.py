@@ -63,8 +63,7 @@ def batch_of(case: dict[str, Any]) -> Pairs | Labelled | Lists:
 def run(case: dict[str, Any]) -> tuple[Tensor, list[tuple[Scored, Tensor]]]:
     """The loss values, and the gradient of their sum by the log-probs of each set of responses."""
     objective, batch = read(case["objective"]), batch_of(case)
-    state = {name: torch.tensor(x, dtype=torch.float64) for name, x in case.get("state", {}).items()}
-    values = objective(batch, state=state)
+    values = objective(batch, state=numbers(case.get("state", {})))
     sides = [batch.w, batch.l] if isinstance(batch, Pairs) else [batch.y]
     found = torch.autograd.grad(values.sum(), [y.logp for y in sides], allow_unused=True)
     zero = [torch.zeros_like(y.logp) if g is None else g for y, g in zip(sides, found, strict=True)]
@@ -89,10 +88,15 @@ def test_golden(name: str, case: dict[str, Any]):
             assert not row[~mask].any()
 
 
-@pytest.mark.parametrize(("name", "case"), [c for c in CASES if "mismatched" in c[1]])
+def numbers(state: dict[str, Any]) -> dict[str, Tensor]:
+    return {name: torch.tensor(x, dtype=torch.float64) for name, x in state.items()}
+
+
+@pytest.mark.parametrize(("name", "case"), [c for c in CASES if "mismatched" in c[1] or "before" in c[1]])
 def test_the_state_is_the_recorded_one(name: str, case: dict[str, Any]):
     objective, batch = read(case["objective"]), batch_of(case)
-    state = objective.update(objective.init(), objective.statistics(batch, objective.init()))
+    before = numbers(case["before"]) if "before" in case else objective.init()
+    state = objective.update(before, objective.statistics(batch, before))
     assert {name: x.item() for name, x in state.items()} == pytest.approx(case["state"], abs=1e-12)
 
 
@@ -120,7 +124,8 @@ def test_the_second_derivation_agrees(name: str, case: dict[str, Any]):
     values, sides = run(case)
     fields = {f.name: getattr(objective, f.name) for f in dataclasses.fields(typing.cast(Any, objective))}
     fields = {k: Decimal(v) if isinstance(v, float) else v for k, v in fields.items()}
-    twin = twin_of(case)
+    fields |= {k: Decimal(float(x)) for k, x in case.get("state", {}).items()}
+    columns = {k: [Decimal(float(x)) for x in xs] for k, xs in case.get("columns", {}).items()}
     if "pairs" in case:
         rows = [[exact(p["w"]), exact(p["l"])] for p in case["pairs"]]
         ours = list(zip(*(list(zip(grad, y.mask, strict=True)) for y, grad in sides), strict=True))
@@ -128,16 +133,12 @@ def test_the_second_derivation_agrees(name: str, case: dict[str, Any]):
         rows = [list(map(exact, answers)) for answers in case.get("lists", [[r] for r in case.get("responses", [])])]
         flat = zip(sides[0][1], sides[0][0].mask, strict=True)
         ours = [tuple(islice(flat, len(row))) for row in rows]
-    if "responses" in case:
-        fields["z0"] = Decimal(float(case.get("state", {}).get("z0", 0)))
-    said = {name: [Decimal(x) for x in column] for name, column in case.get("columns", {}).items()}
-    each = [{**fields, **{name: column[i] for name, column in said.items()}} for i in range(len(rows))]
-    theirs = [twin(*row, **how) for row, how in zip(rows, each, strict=True)]
-    assert values.tolist() == pytest.approx([float(x) for x in theirs if x is not None], rel=1e-11, abs=1e-12)
-    for row, found, how in zip(rows, ours, each, strict=True):
-        slopes = twins.slopes(lambda row=row, how=how: twin(*row, **how), row)
-        for (grad, mask), slope in zip(found, slopes, strict=True):
-            assert grad[mask].tolist() == pytest.approx(slope, rel=1e-9, abs=1e-12)
+    theirs = lambda: twin_of(case)(rows, columns, **fields)  # noqa: E731
+    assert values.tolist() == pytest.approx([float(x) for x in theirs()], rel=1e-11, abs=1e-12)
+    slopes = iter(twins.slopes(theirs, [y for row in rows for y in row]))
+    for found in ours:
+        for grad, mask in found:
+            assert grad[mask].tolist() == pytest.approx(next(slopes), rel=1e-9, abs=1e-12)
 
 
 @pytest.mark.parametrize("name", catalogue())

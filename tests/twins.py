@@ -104,7 +104,7 @@ def nll_pair(w: Response, l: Response, reduction: str) -> Decimal:
     return -(per_step(w) if reduction == "response" else w.likelihood).ln()
 
 
-def nll(y: Response, z0: Decimal, reduction: str) -> Decimal | None:
+def nll(y: Response, reduction: str) -> Decimal | None:
     """A bad response has no value."""
     return nll_pair(y, y, reduction) if y.label else None
 
@@ -176,33 +176,61 @@ def infonca(*ys: Response, beta: Decimal, alpha: Decimal) -> Decimal:
     return -sum((g / sum(grades) * (s / sum(strengths)).ln() for g, s in zip(grades, strengths, strict=True)), D(0))
 
 
+def bco(w: Response, l: Response, beta: Decimal, good: Decimal, bad: Decimal, **steps: Decimal) -> Decimal:
+    """Two binary classifications, each against the middle of the rewards; the state's step counts are not read."""
+    middle = ((good + bad) / 2).exp()
+    return -(prefers(w.odds_against_ref**beta, middle) * prefers(middle, l.odds_against_ref**beta)).ln()
+
+
+def bco_one(y: Response, beta: Decimal, good: Decimal, bad: Decimal, **steps: Decimal) -> Decimal:
+    middle, strength = ((good + bad) / 2).exp(), y.odds_against_ref**beta
+    return -(prefers(strength, middle) if y.label else prefers(middle, strength)).ln()
+
+
+Twin = Callable[..., list[Decimal]]
+"""A second derivation: the loss values of all rows of a step, each row a list of its responses, from the rows, the columns
+(one value per row), the method's fields and its state."""
+
+
+def each(f: Callable[..., Decimal | None]) -> Twin:
+    """A method whose loss is one row's own; None where a row has no value."""
+
+    def twin(rows: Sequence[Sequence[Response]], columns: dict[str, list[Decimal]], **fields: Any) -> list[Decimal]:
+        values = [f(*row, **fields, **{name: x[i] for name, x in columns.items()}) for i, row in enumerate(rows)]
+        return [x for x in values if x is not None]
+
+    return twin
+
+
 _PAIRED = {
     "DPO": dpo, "CDPO": cdpo, "IPO": ipo, "SimPO": simpo, "CPO": cpo, "ORPO": orpo, "NLL": nll_pair,
     "RDPO": rdpo, "Hinge": hinge, "SLiC": slic, "DPOP": dpop, "LengthRegularisedDPO": length_regularised_dpo,
     "LNDPO": lndpo, "OSP": osp, "EXO": exo, "NCA": nca, "APOZero": apo_zero, "APODown": apo_down, "DiscoPOP": discopop,
+    "BCO": bco,
 }  # fmt: skip
-ALL: dict[tuple[str, str], Callable[..., Decimal | None]] = {
-    **{(name, "pairs"): f for name, f in _PAIRED.items()},
-    ("KTO", "responses"): kto,
-    ("NLL", "responses"): nll,
-    ("InfoNCA", "lists"): infonca,
+ALL: dict[tuple[str, str], Twin] = {
+    **{(name, "pairs"): each(f) for name, f in _PAIRED.items()},
+    ("KTO", "responses"): each(kto),
+    ("NLL", "responses"): each(nll),
+    ("BCO", "responses"): each(bco_one),
+    ("InfoNCA", "lists"): each(infonca),
 }
-"""The second derivation by method and kind of data: a function of a row's responses and the method's fields."""
+"""The second derivation by method and kind of data."""
 
 STEP = D(10) ** -25
 
 
-def slopes(f: Callable[[], Decimal | None], responses: Sequence[Response]) -> list[list[float]]:
-    """df/dlogp of every step, by central differences: the error is of the order of 1e-50."""
+def slopes(f: Callable[[], list[Decimal]], responses: Sequence[Response]) -> list[list[float]]:
+    """dΣf/dlogp of every step, by central differences: the error is of the order of 1e-50."""
     out: list[list[float]] = []
     for y in responses:
         row = []
         for t, x in enumerate(y.logp):
             y.logp[t] = x + STEP
-            above = f()
+            above = sum(f(), ZERO)
             y.logp[t] = x - STEP
-            below = f()
+            below = sum(f(), ZERO)
             y.logp[t] = x
-            row.append(0.0 if above is None or below is None else float((above - below) / (2 * STEP)))
+            row.append(float((above - below) / (2 * STEP)))
         out.append(row)
     return out

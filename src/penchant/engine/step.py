@@ -89,7 +89,7 @@ class Step:
         if self.objective.remembers and not run.once:
             with torch.no_grad():
                 run.remember(run.batch(group, *run.score(group)) for group in mine)
-        slopes = run.slopes(mine) if self.objective.couples else None
+        slopes = run.slopes(mine) if self.objective.couples and not run.once else None
         for k, group in enumerate(mine):
             # Only the last micro-batch waits for the other ranks' gradients.
             with nullcontext() if k == len(mine) - 1 else self.accelerator.no_sync(self.policy):
@@ -122,7 +122,7 @@ class _Running:
         self.step, self.material, self.rows, self.state = step, material, rows, state
         self.objective = step.objective
         self.once = once
-        """One micro-batch: its statistics and its loss come from one scoring."""
+        """One micro-batch: its statistics, its loss and what its loss couples come from one scoring."""
         self.whole = material.rows.select(rows)
         blank = self.whole.blank()
         self.counts = [term.count(blank) for _, term in self.objective.terms]

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from penchant.objectives.base import Objective, State
-from penchant.objectives.scored import Batch, Labelled, Pairs, Scored
+from penchant.objectives.scored import Batch, Labelled, Pairs
 
 
 @dataclass(frozen=True)
@@ -31,17 +31,11 @@ class NLL(Objective):
         return "token" if self.reduction == "token" else "pair"
 
     def __call__(self, batch: Pairs | Labelled, state: State | None = None) -> Float[Tensor, "units"]:
-        y = good(batch)
+        y = batch.good
         return -{"response": y.mean, "token": y.each, "sum": y.total}[self.reduction]
 
     def count(self, batch: Batch) -> int:
-        y = good(batch.kept())
+        kept = batch.kept()
+        assert isinstance(kept, Pairs | Labelled)
+        y = kept.good
         return int(y.mask.sum()) if self.reduction == "token" else len(y)
-
-
-def good(batch: Batch) -> Scored:
-    """The responses to imitate: the chosen of pairs, those labelled True."""
-    if isinstance(batch, Pairs):
-        return batch.w
-    assert isinstance(batch, Labelled)
-    return batch.y.take(batch.label)

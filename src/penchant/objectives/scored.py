@@ -204,6 +204,16 @@ class Pairs(Batch):
     def responses(self) -> Scored:
         return _join(self.w, self.l)
 
+    @property
+    def good(self) -> Scored:
+        """The chosen."""
+        return self.w
+
+    @property
+    def bad(self) -> Scored:
+        """The rejected."""
+        return self.l
+
     def size(self, unit: str) -> int:
         if unit == "pair":
             return len(self.kept().w)
@@ -232,6 +242,16 @@ class Labelled(Batch):
     @property
     def responses(self) -> Scored:
         return self.y
+
+    @property
+    def good(self) -> Scored:
+        """The responses labelled True."""
+        return self.y.take(self.label)
+
+    @property
+    def bad(self) -> Scored:
+        """The responses labelled False."""
+        return self.y.take(~self.label)
 
     @property
     def strangers(self) -> Scored:
