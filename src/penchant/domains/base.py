@@ -21,7 +21,7 @@ class Want:
     """What the caller wants from a scoring besides log π of the responses."""
 
     values: frozenset[str] = frozenset()
-    """Declared extras per step: "entropy", …"""
+    """Declared extras per step: "entropy", "kl", …"""
     temperature: float = 1.0
     head: str = "lm"
     seed: int | None = None

@@ -15,13 +15,12 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging
 
 from penchant.domains.base import Want, masks
+from penchant.domains.logits import chunked_values
 from penchant.errors import Refusal, nearest
 
 REFERENCE = "reference"
 """The name of a continued adapter's frozen copy."""
 PLAIN = Want()
-VALUES = frozenset({"entropy"})
-"""What can be wanted of a response besides its log-probs."""
 
 
 @contextmanager
@@ -55,6 +54,7 @@ class TextPolicy(nn.Module):
         takes = inspect.signature(self.plain_model.forward).parameters
         self._keeps_logits = "logits_to_keep" in takes
         self._takes_positions = "position_ids" in takes
+        self._held: tuple[TextPolicy, ...] = ()  # a tuple: a submodule would train, be saved and be counted
         self.train()
 
     @property
@@ -76,12 +76,21 @@ class TextPolicy(nn.Module):
         return self
 
     def forward(self, contexts: Sequence[Tensor], responses: Sequence[Tensor], want: Want = PLAIN) -> dict[str, Tensor]:
-        """`logp` and every wanted value, each [n, steps] in float32, exactly 0 beyond a response's end."""
+        """`logp` and every wanted value, each [n, steps] in float32, exactly 0 beyond a response's end. A value that compares
+        with the reference has the reference read here too, without gradient: a wrapper sees one forward pass."""
         tokens, attention, width = collate(contexts, responses, self.device)
         answer, mask = tokens[:, width:], masks([len(y) for y in responses]).to(self.device)
         # The last token of the longest response predicts nothing, so it is not read.
-        z, _ = self.read(tokens[:, :-1], attention[:, :-1], answer.shape[1])
-        return token_logp(z, answer, mask, want)
+        what = (tokens[:, :-1], attention[:, :-1], answer.shape[1])
+        ref = self._read_reference(*what) if "kl" in want.values else None
+        return chunked_values(self.read(*what)[0], answer, mask, want, ref)
+
+    @torch.no_grad()
+    def _read_reference(self, tokens: Tensor, attention: Tensor, keep: int) -> Tensor:
+        if self._held:
+            return self._held[0].read(tokens, attention, keep)[0]
+        with self.as_reference():
+            return self.read(tokens, attention, keep)[0]
 
     def read(
         self, tokens: Tensor, attention: Tensor, keep: int, cache: Any = None, keep_cache: bool = False
@@ -95,6 +104,41 @@ class TextPolicy(nn.Module):
             extra["logits_to_keep"] = keep
         out = self.model(input_ids=tokens, attention_mask=attention, past_key_values=cache, use_cache=keep_cache, **extra)
         return out.logits[:, -keep:], out.past_key_values if keep_cache else None
+
+    # --- the reference
+
+    @property
+    def knows_reference(self) -> bool:
+        """Whether values that compare with the reference can be wanted."""
+        return self.reference is not None or bool(self._held)
+
+    def hold(self, copy: TextPolicy) -> None:
+        """Keeps a frozen copy as the reference of a model that trains whole. It is no part of this module: it is neither
+        trained, nor saved, nor counted."""
+        self._held = (copy.requires_grad_(False).to(self.device),)
+
+    @contextmanager
+    def as_reference(self) -> Iterator[None]:
+        """In here the policy computes as its reference: without the adapter we began, or with the frozen copy of the one
+        that was given. What trains and what does not is the same after the context as before."""
+        model: Any = self.model
+        trains = {name: p.requires_grad for name, p in self.named_parameters()}
+        try:
+            if self.reference == "adapter off":
+                with model.disable_adapter():
+                    yield
+            elif self.reference == "copy":
+                active = model.active_adapter
+                model.set_adapter(REFERENCE, inference_mode=True)
+                try:
+                    yield
+                finally:
+                    model.set_adapter(active)
+            else:
+                raise Refusal("this policy trains whole and holds no copy, so it is not its own reference.")
+        finally:
+            for name, p in self.named_parameters():  # peft makes whichever adapter it switches to trainable
+                p.requires_grad_(trains[name])
 
     # --- what trains, and what is kept
 
@@ -137,33 +181,10 @@ class TextPolicy(nn.Module):
 
 
 def reference_of(policy: nn.Module) -> Callable[[], AbstractContextManager[None]] | None:
-    """A context in which the policy is its own reference: without the adapter we began, or with the frozen copy of the one
-    that was given. None where the whole model trains, so that a copy or stored log-probs must serve. What trains and what
-    does not is the same after the context as before."""
+    """A context in which the policy is its own reference (`TextPolicy.as_reference`). None where the whole model trains, so
+    that a copy or stored log-probs must serve."""
     inner = unwrap(policy)
-    if inner.reference is None:
-        return None
-
-    @contextmanager
-    def switched() -> Iterator[None]:
-        model: Any = inner.model
-        trains = {name: p.requires_grad for name, p in inner.named_parameters()}
-        try:
-            if inner.reference == "adapter off":
-                with model.disable_adapter():
-                    yield
-            else:
-                active = model.active_adapter
-                model.set_adapter(REFERENCE, inference_mode=True)
-                try:
-                    yield
-                finally:
-                    model.set_adapter(active)
-        finally:
-            for name, p in inner.named_parameters():  # peft makes whichever adapter it switches to trainable
-                p.requires_grad_(trains[name])
-
-    return switched
+    return None if inner.reference is None else inner.as_reference
 
 
 def unwrap(policy: nn.Module) -> TextPolicy:
@@ -190,14 +211,3 @@ def collate(contexts: Sequence[Tensor], responses: Sequence[Tensor], device: tor
         tokens[i, row] = torch.cat([prompt, answer])
         attention[i, row] = 1
     return tokens.to(device), attention.to(device), width
-
-
-def token_logp(z: Tensor, answer: Tensor, mask: Tensor, want: Want) -> dict[str, Tensor]:
-    """log π(answer) = z[answer] − logsumexp(z) in float32, which errs ten times less than log_softmax. `z`: logits
-    [n, steps, vocabulary]; the rest [n, steps]."""
-    z = z.float() / want.temperature if want.temperature != 1 else z.float()
-    norm = z.logsumexp(-1)
-    out = {"logp": z.gather(-1, answer[..., None])[..., 0] - norm}
-    if "entropy" in want.values:
-        out["entropy"] = norm - ((z - norm[..., None]).exp() * z).sum(-1)  # −Σ p log p
-    return {name: torch.where(mask, x, 0.0) for name, x in out.items()}

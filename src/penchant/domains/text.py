@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from penchant.domains import chat as chat_module
 from penchant.domains.base import Encoded, Samples, Want, masks
 from penchant.domains.chat import Chat, Template, Unfit
-from penchant.domains.policy import PLAIN, VALUES, unwrap
+from penchant.domains.logits import VALUES
+from penchant.domains.policy import PLAIN, unwrap
 from penchant.domains.sampling import by_size, generate
 from penchant.errors import Refusal, nearest
 from penchant.feedback.records import STOPPED, Accounting, Problem, Prompt, Row
@@ -135,10 +136,15 @@ class Text:
     # --- score
 
     def score(self, policy: nn.Module, encoded: Encoded, want: Want = PLAIN) -> Scored:
-        """log π of every response, [n, steps] in float32 with gradient, plus the wanted values ("entropy"). The model
-        computes inside the policy's own forward, so a wrapped policy is right. Raises Refusal."""
+        """log π of every response, [n, steps] in float32 with gradient, plus the wanted values ("entropy", "kl" against the
+        reference). The model computes inside the policy's own forward, so a wrapped policy is right. Raises Refusal."""
         for value in sorted(want.values - VALUES):
             raise Refusal(f"text has no value {value!r} for a response; {nearest(value, VALUES)}")
+        if "kl" in want.values and not unwrap(policy).knows_reference:
+            raise Refusal(
+                "the value 'kl' compares the policy with its reference, but this policy trains whole and holds no copy of "
+                "it: call its hold() with the model it began as, or train an adapter."
+            )
         if want.head != "lm":
             raise Refusal(f"this policy has no head {want.head!r}; valid is 'lm'.")
         if not (math.isfinite(want.temperature) and want.temperature > 0):

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from penchant.domains import policy
+from penchant.domains import logits, policy
 from penchant.domains.base import Encoded
 from penchant.domains.models import Loaded
 from penchant.engine.batching import micro_batches
@@ -92,7 +92,7 @@ class Measure:
 def reference_cache(loaded: Loaded, precision: Precision, device: torch.device) -> Path:
     """Where log π_ref of this model is kept: a folder named by everything it depends on but the rows, which are named by
     their ids. The model's fingerprint covers weights, tokenizer, template, options and the code that makes ids."""
-    code = Path(policy.__file__).read_text(encoding="utf-8")
+    code = "".join(Path(str(module.__file__)).read_text(encoding="utf-8") for module in (policy, logits))
     made = (__version__, torch.__version__, version("transformers"), device.type, precision.name, precision.matmul)
     return cache_folder() / "references" / fingerprint(loaded.source["fingerprint"], code, json.dumps(made))
 

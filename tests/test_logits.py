@@ -1,0 +1,217 @@
+"""Log-probs and values in chunks against the plain ones: the same numbers and gradients, and nowhere a second copy of the
+logits. The models are tiny; the real one has its turn in test_exact.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+from penchant.domains import logits
+from penchant.domains.base import Want
+from penchant.domains.logits import VALUES, chunked_values, plain_values
+from penchant.domains.models import LoRA, load
+from penchant.domains.policy import TextPolicy
+from penchant.errors import Refusal
+from penchant.feedback.records import Row
+
+EVERY = Want(values=VALUES)
+WANTS = [Want(), Want(values=frozenset({"entropy"})), Want(values=frozenset({"kl"})), EVERY, Want(VALUES, temperature=0.7)]
+
+
+def example(dtype: torch.dtype, rows: int = 5, steps: int = 9, size: int = 101) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Logits, the reference's, answers, mask."""
+    make = torch.Generator().manual_seed(0)
+    z, ref = (3 * torch.randn(2, rows, steps, size, generator=make)).to(dtype)
+    lengths = torch.randint(1, steps + 1, (rows,), generator=make)
+    return z, ref, torch.randint(size, (rows, steps), generator=make), torch.arange(steps)[None] < lengths[:, None]
+
+
+def slope(out: dict[str, Tensor], z: Tensor) -> Tensor:
+    """The gradient of an uneven sum of everything that was computed."""
+    make = torch.Generator().manual_seed(1)
+    weigh = lambda x: torch.randn(x.shape, generator=make).to(x)  # noqa: E731
+    return torch.autograd.grad(sum((x * weigh(x)).sum() for _, x in sorted(out.items())), z)[0]  # pyright: ignore
+
+
+@pytest.mark.parametrize("want", WANTS, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("chunk", [1, 4 * 101, 10**6])
+def test_chunks_say_what_the_plain_way_says(want: Want, dtype: torch.dtype, chunk: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(logits, "CHUNK", chunk)
+    z, ref, answer, mask = example(dtype)
+    z.requires_grad_()
+    plain, chunked = (f(z, answer, mask, want, ref) for f in (plain_values, chunked_values))
+    assert plain.keys() == chunked.keys() == {"logp", *want.values}
+    near = 1e-12 if dtype is torch.float64 else 1e-6
+    for name, x in plain.items():
+        assert chunked[name].dtype == x.dtype == torch.promote_types(dtype, torch.float32)
+        torch.testing.assert_close(chunked[name], x, rtol=near, atol=near)
+        assert not chunked[name][~mask].any()
+    a, b = slope(plain, z), slope(chunked, z)
+    assert b.dtype == dtype
+    # bf16 gradients are rounded once from float32: they differ by a unit in the last place at most
+    torch.testing.assert_close(b, a, rtol=2**-7 if dtype is torch.bfloat16 else near, atol=near)
+    assert not b[~mask].any()
+
+
+def test_each_value_and_its_gradient_are_what_the_definitions_say():
+    z, ref, answer, mask = example(torch.float64)
+    z.requires_grad_()
+    p, q = z.softmax(-1), ref.softmax(-1)
+    defined = {
+        "logp": p.gather(-1, answer[..., None])[..., 0].log(),
+        "entropy": -(p * p.log()).sum(-1),
+        "kl": (q * (q / p).log()).sum(-1),
+    }
+    made = chunked_values(z, answer, mask, EVERY, ref)
+    for name, x in defined.items():
+        torch.testing.assert_close(made[name][mask], x[mask], rtol=1e-10, atol=1e-12)
+        ours, theirs = (torch.autograd.grad(y[mask].square().sum(), z, retain_graph=True)[0] for y in (made[name], x))
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+    assert bool((made["kl"] >= 0).all())
+
+
+class Watch(TorchDispatchMode):
+    """The bytes of the largest tensor made, and the numbers of the largest in float32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = self.floats = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for x in tree_iter(out):
+            if isinstance(x, Tensor):
+                self.bytes = max(self.bytes, x.numel() * x.element_size())
+                self.floats = max(self.floats, x.numel() if x.dtype == torch.float32 else 0)
+        return out
+
+
+@pytest.mark.parametrize("want", [Want(), EVERY], ids=str)
+def test_no_float32_copy_of_the_logits_exists_forward_or_backward(want: Want, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(logits, "CHUNK", 4 * 101)
+    seen = []
+    for steps in (9, 90):
+        z, ref, answer, mask = example(torch.bfloat16, steps=steps)
+        z.requires_grad_()
+        with Watch() as watch:
+            slope(chunked_values(z, answer, mask, want, ref), z)
+        assert watch.bytes == z.numel() * 2, "nothing is larger than the bf16 gradient itself"
+        seen.append(watch.floats)
+        with Watch() as watch:
+            slope(plain_values(z, answer, mask, want, ref), z)
+        assert watch.floats == z.numel(), "the plain way does copy them, and is seen doing so"
+    assert seen == [4 * 101, max(4 * 101, 5 * 90)], "a chunk, or one number per step, however many steps there are"
+
+
+# "kl" through a model -----------------------------------------------------------------------------
+
+
+def policies(folder: Path, tmp_path: Path) -> dict[str, TextPolicy]:
+    """One policy for each kind of reference, moved away from it."""
+    made = {"copy held": load(folder).policy, "adapter off": load(folder, lora=LoRA(4)).policy}
+    made["copy held"].hold(load(folder).policy)
+    moved(made["adapter off"])
+    made["adapter off"].save(tmp_path / "adapter")
+    made["adapter copied"] = load(tmp_path / "adapter").policy
+    moved(made["copy held"])
+    moved(made["adapter copied"])
+    return made
+
+
+def moved(policy: TextPolicy) -> None:
+    make = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for _, p in policy.named_trainable():
+            p.add_(0.02 * torch.randn(p.shape, generator=make))
+
+
+ROWS = [Row(1, "pairs", "is it good", ("yes", "no thank you, it is a bad day")), Row(2, "pairs", "a", ("what", "the cat"))]
+
+
+@pytest.mark.parametrize("kind", ["copy held", "adapter off", "adapter copied"])
+def test_kl_is_that_of_the_whole_distributions_with_gradient_through_the_policy_alone(
+    kind: str, tiny_folder: Path, tmp_path: Path
+):
+    torch.manual_seed(0)
+    policy, domain = policies(tiny_folder, tmp_path)[kind], load(tiny_folder).domain
+    rows = domain.encode(ROWS)
+    trains = {name: p.requires_grad for name, p in policy.named_parameters()}
+    scored = domain.score(policy, rows, Want(values=frozenset({"kl"})))
+    assert {name: p.requires_grad for name, p in policy.named_parameters()} == trains
+    parameters = [p for _, p in policy.named_trainable()]
+    expected = []
+    for context, answer in rows.flat:
+        ids, span = torch.cat([context, answer])[None], slice(len(context) - 1, -1)
+        p = policy.model(input_ids=ids).logits[0, span].double().softmax(-1)
+        with torch.no_grad():
+            if kind == "copy held":
+                q = load(tiny_folder).policy.model(input_ids=ids).logits[0, span].double().softmax(-1)
+            else:
+                with policy.as_reference():
+                    q = policy.model(input_ids=ids).logits[0, span].double().softmax(-1)
+        expected.append((q * (q / p).log()).sum())
+    kl = torch.where(scored.mask, scored.value("kl"), 0.0).sum(-1)
+    assert kl.min() > 1e-4
+    torch.testing.assert_close(kl.double(), torch.stack(expected), rtol=1e-4, atol=1e-5)
+    weights = torch.tensor([1.0, -2.0, 0.5, 3.0])
+    ours = torch.autograd.grad((kl * weights).sum(), parameters, allow_unused=True, materialize_grads=True)
+    theirs = torch.autograd.grad(
+        (torch.stack(expected) * weights).sum(), parameters, allow_unused=True, materialize_grads=True
+    )
+    assert max(float(g.abs().max()) for g in ours) > 1e-3
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_a_held_copy_is_no_part_of_the_policy(tiny_folder: Path, tmp_path: Path):
+    policy, plain = load(tiny_folder).policy, load(tiny_folder).policy
+    policy.hold(load(tiny_folder).policy)
+    assert [n for n, _ in policy.named_parameters()] == [n for n, _ in plain.named_parameters()]
+    assert policy.state_dict().keys() == plain.state_dict().keys() and policy.state().keys() == plain.state().keys()
+    policy.save(tmp_path / "whole")
+    plain.save(tmp_path / "plain")
+    assert {p.name for p in (tmp_path / "whole").iterdir()} == {p.name for p in (tmp_path / "plain").iterdir()}
+
+
+def test_kl_without_a_reference_is_refused(tiny_folder: Path):
+    loaded = load(tiny_folder)
+    with pytest.raises(Refusal, match=r"'kl' compares the policy with its reference.*holds no copy"):
+        loaded.domain.score(loaded.policy, loaded.domain.encode(ROWS), Want(values=frozenset({"kl"})))
+
+
+@pytest.mark.parametrize("kind", ["copy held", "adapter off", "adapter copied"])
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_wrapped_policy_gives_the_same_kl_and_gradients(kind: str, bf16: bool, tiny_folder: Path, tmp_path: Path):
+    import torch.distributed as dist
+    from torch._C._distributed_c10d import HashStore
+    from torch.nn.parallel import DistributedDataParallel
+
+    torch.manual_seed(0)
+    policy, domain = policies(tiny_folder, tmp_path)[kind], load(tiny_folder).domain
+    rows, want = domain.encode(ROWS), Want(values=frozenset({"kl"}))
+
+    def loss(of: Any) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            scored = domain.score(of, rows, want)
+        return scored.total.sum() + 3 * torch.where(scored.mask, scored.value("kl"), 0.0).sum()
+
+    parameters = dict(policy.named_trainable())
+    expected = torch.autograd.grad(loss(policy), list(parameters.values()))
+    dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
+    try:
+        wrapped = DistributedDataParallel(policy)
+        for _ in range(2):  # the second step would stumble over what the first left behind
+            policy.zero_grad()
+            loss(wrapped).backward()
+    finally:
+        dist.destroy_process_group()
+    for p, g in zip(parameters.values(), expected, strict=True):
+        assert p.grad is not None and p.grad.abs().max() > 0
+        torch.testing.assert_close(p.grad, g)
