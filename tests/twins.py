@@ -171,6 +171,48 @@ def discopop(w: Response, l: Response, beta: Decimal, tau: Decimal) -> Decimal:
     return -(1 - m) * p.ln() + m * (l.odds_against_ref / w.odds_against_ref) ** beta
 
 
+def missed(w: Decimal, l: Decimal, target: Decimal) -> Decimal:
+    """(ln w/l − target)², multiplied out."""
+    h = (w / l).ln()
+    return h * h - 2 * h * target + target * target
+
+
+def inpo(w: Response, l: Response, eta: Decimal, ratio: Decimal) -> Decimal:
+    over = lambda y: y.odds_against(ref=ratio, prev=1 - ratio)  # noqa: E731
+    return missed(over(w), over(l), 1 / (2 * eta))
+
+
+def mnpo(w: Response, l: Response, eta: Decimal, ratio: Decimal, decay: Decimal, normalise: str) -> Decimal:
+    def over(y: Response) -> Decimal:
+        past = [name for name in y.anchors if name.startswith("history")]
+        shares = [decay**j if j else D(1) for j in range(len(past))]
+        weights = {name: (1 - ratio) * share / sum(shares) for name, share in zip(past, shares, strict=True)}
+        return y.odds_against(ref=ratio, **weights) ** (D(1) / y.n if normalise == "mean" else D(1))
+
+    return missed(over(w), over(l), 1 / (2 * eta))
+
+
+def onpo(w: Response, l: Response, eta: Decimal) -> Decimal:
+    return missed(w.odds_against(prev=D(1)), l.odds_against(prev=D(1)), eta / 2)
+
+
+def nash_ipo(w: Response, l: Response, tau: Decimal, strength: Decimal) -> Decimal:
+    return missed(w.odds_against_ref, l.odds_against_ref, (2 * strength - 1) / (2 * tau))
+
+
+def egpo(w: Response, l: Response, beta: Decimal, margin: Decimal) -> Decimal:
+    return missed(w.odds_against_ref**beta, l.odds_against_ref**beta, margin) / (beta * beta)
+
+
+def rebel(w: Response, l: Response, eta: Decimal, margin: Decimal) -> Decimal:
+    return missed(w.odds_against(prev=D(1)), l.odds_against(prev=D(1)), eta * margin) / (eta * eta)
+
+
+def sppo(w: Response, l: Response, eta: Decimal, hard: bool, strength: Decimal = ZERO) -> Decimal:
+    wins = [(w, D(1) if hard else strength), (l, D(0) if hard else 1 - strength)]
+    return sum((missed(y.odds_against(prev=D(1)), D(1), eta * (win - D("0.5"))) for y, win in wins), D(0)) / 2
+
+
 def infonca(*ys: Response, beta: Decimal, alpha: Decimal) -> Decimal:
     grades, strengths = [(y.gain / alpha).exp() for y in ys], [y.odds_against_ref**beta for y in ys]
     return -sum((g / sum(grades) * (s / sum(strengths)).ln() for g, s in zip(grades, strengths, strict=True)), D(0))
@@ -207,6 +249,7 @@ _PAIRED = {
     "RDPO": rdpo, "Hinge": hinge, "SLiC": slic, "DPOP": dpop, "LengthRegularisedDPO": length_regularised_dpo,
     "LNDPO": lndpo, "OSP": osp, "EXO": exo, "NCA": nca, "APOZero": apo_zero, "APODown": apo_down, "DiscoPOP": discopop,
     "BCO": bco,
+    "INPO": inpo, "MNPO": mnpo, "ONPO": onpo, "NashIPO": nash_ipo, "EGPO": egpo, "REBEL": rebel, "SPPO": sppo,
 }  # fmt: skip
 ALL: dict[tuple[str, str], Twin] = {
     **{(name, "pairs"): each(f) for name, f in _PAIRED.items()},

@@ -75,8 +75,12 @@ class Needs:
 
 NO_NEEDS = Needs()
 REFERENCE = Needs(anchors=frozenset({"ref"}))
+PREVIOUS = Needs(anchors=frozenset({"prev"}))
+"""The policy at the start of this phase. A run of one phase starts from its reference, so there the two are one."""
 STRENGTH = Needs(columns=frozenset({"strength"}))
 """The column `strength`: the probability that the chosen is preferred to the rejected."""
+MARGIN = Needs(columns=frozenset({"margin"}))
+"""The column `margin`: how much better the chosen is than the rejected, any number."""
 
 
 class Objective:
