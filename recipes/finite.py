@@ -142,7 +142,7 @@ def train(
         clip=float("inf"),
     )
     material = Material(rows, lambda some: domain.score(frozen, rows.select(some)).logp)
-    memory = dict(state) if state is not None else zeros(objective)
+    memory = dict(state) if state is not None else zeros(objective, {"annotator": len(rows.annotators)})
     for some in plan_steps(len(rows), batch or len(rows), 1, seed, steps):
         memory = step(material, some, memory).state
     return memory

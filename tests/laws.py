@@ -261,11 +261,12 @@ def strength(objective: Objective, kind: Kind) -> None:
 
 
 def every_field(objective: Objective, kind: Kind) -> None:
-    """Changing any field changes the loss or the reward."""
+    """Changing any field changes the loss, the reward or what the objective remembers."""
     hints = typing.get_type_hints(type(objective), include_extras=True)
 
     def outcome(o: Objective, batch: Any) -> list[Tensor]:
-        made = [values_of(o, batch)]
+        state = state_of(o, [batch])
+        made = [o(batch, state=state), *state.values()]
         if type(o).reward is not Objective.reward:
             made.append(o.reward(leaf(batch)))
         return made
@@ -287,7 +288,7 @@ def others(value: Any, hint: Any) -> list[Any]:
     """Other allowed values of a field."""
     if typing.get_origin(hint) is typing.Annotated:
         (allowed,) = (extra for extra in hint.__metadata__ if isinstance(extra, Range))
-        return [next(x for x in (value * 1.5 + 0.01, value / 2 + 0.001) if x in allowed)]
+        return [next(x for x in (value * 1.5 + 0.01, value / 2 + 0.001, (value + allowed.low) / 2) if x in allowed)]
     if typing.get_origin(hint) is typing.Literal:
         return [x for x in typing.get_args(hint) if x != value]
     if isinstance(value, bool):

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from penchant.engine.step import Step
-from penchant.objectives import DPO, KTO, NLL, Labelled, Pairs
+from penchant.objectives import DPO, KTO, NLL, Consensus, Labelled, Pairs
 from penchant.objectives.base import zeros
 from test_engine import FP32, Sorted, material
 from toy import Numbers, Table, rows
@@ -19,7 +19,7 @@ from toy import Numbers, Table, rows
 torch.set_num_threads(1)
 accelerator = Accelerator(cpu=True)
 out = {}
-for objective in (DPO() + 0.3 * NLL(reduction="token"), KTO(), Sorted()):
+for objective in (DPO() + 0.3 * NLL(reduction="token"), KTO(), Sorted(), Consensus(DPO()) + 0.1 * NLL()):
     encoded = rows(7, Labelled if isinstance(objective, KTO) else Pairs)
     for budget in (15, 10_000):  # 10,000: one micro-batch, so that the second rank has none
         table = Table()
@@ -34,10 +34,10 @@ for objective in (DPO() + 0.3 * NLL(reduction="token"), KTO(), Sorted()):
             tokens=budget,
             clip=1e9,
         )
-        outcome = step(material(encoded, objective), list(range(7)), zeros(objective))
+        outcome = step(material(encoded, objective), list(range(7)), zeros(objective, {"annotator": 3}))
         name = f"{objective!r} {budget}"
         out[name] = [*table.table.detach().flatten().tolist(), outcome.loss, outcome.grad_norm]
-        out[f"{name} state"] = [float(x) for x in outcome.state.values()]
+        out[f"{name} state"] = [v for x in outcome.state.values() for v in x.flatten().tolist()]
         out[f"{name} metrics"] = [v for _, v in sorted(outcome.metrics.items())]
 if accelerator.is_main_process:
     Path(sys.argv[1]).write_text(json.dumps(out))

@@ -3,7 +3,7 @@
 import pytest
 
 from penchant.objectives import CDPO, IPO, KTO, NLL, catalogue, describe
-from penchant.objectives.base import Wrapper
+from penchant.objectives.wrapper import Wrapper
 
 
 def test_equation_source_and_fields_come_from_the_class():

@@ -25,7 +25,7 @@ from penchant.engine.settings import Settings
 from penchant.engine.sources import Anchors, FromFile, Scorer
 from penchant.engine.step import BrokenStep, Material, Step
 from penchant.errors import Refusal, StoppedRun
-from penchant.objectives import DPO, KTO, NLL, ORPO, Labelled, Objective, Paired, Pairs, SimPO
+from penchant.objectives import DPO, IPO, KTO, NLL, ORPO, Consensus, Labelled, Objective, Paired, Pairs, SimPO
 from penchant.objectives.base import zeros
 from penchant.references.store import Store, fill
 from toy import Numbers, Table, rows
@@ -51,7 +51,7 @@ def one_step(objective: Objective, encoded: Encoded, budget: int) -> tuple[torch
     policy = Table()
     optimiser = torch.optim.SGD(policy.parameters(), lr=0.0)
     step = Step(policy, Numbers(), objective, optimiser, Accelerator(cpu=True), FP32, tokens=budget, clip=1e9)
-    outcome = step(material(encoded, objective), list(range(len(encoded))), zeros(objective))
+    outcome = step(material(encoded, objective), list(range(len(encoded))), zeros(objective, {"annotator": 3}))
     assert policy.table.grad is not None
     return policy.table.grad.clone(), outcome.state, outcome.loss
 
@@ -82,6 +82,7 @@ class Sorted(Paired):
         KTO(),
         Sorted(),
         Sorted() + DPO(),
+        Consensus(DPO()) + 0.1 * NLL(),
     ],
     ids=repr,
 )
@@ -209,7 +210,7 @@ def test_step_zero_stops_a_run_whose_reference_is_another_model(tmp_path: Path):
         train(wrong)
 
 
-@pytest.mark.parametrize("objective", [DPO(), KTO()], ids=repr)
+@pytest.mark.parametrize("objective", [DPO(), KTO(), Consensus(IPO())], ids=repr)
 def test_a_resumed_run_is_equal_bit_for_bit(objective: Objective, tmp_path: Path):
     encoded = rows(20, Labelled if isinstance(objective, KTO) else Pairs)
     plain = make_job(Table(), objective, encoded, tmp_path / "plain")

@@ -20,15 +20,19 @@ from torch.nn.functional import logsigmoid
 import laws
 from penchant.errors import Refusal
 from penchant.objectives import (
+    CPO,
     DPO,
+    IPO,
     KTO,
     NLL,
+    ORPO,
     Labelled,
     Objective,
     Paired,
     Pairs,
     Scored,
     SimPO,
+    Wrapper,
     catalogue,
 )
 from penchant.objectives.base import REFERENCE, Needs, Positive, kinds_of, rewards
@@ -37,9 +41,10 @@ BREAKABLE = {"descent", "gradient", "mirror", "order"}
 
 
 def variants(cls: type[Objective]) -> list[Objective]:
-    """The objective with its defaults, and once for each other word or switch of its fields. Wrappers wrap DPO."""
+    """The objective with its defaults, and once for each other word or switch of its fields. Wrappers wrap IPO,
+    whose loss is no log-likelihood, so that all their fields show; WRAPPED has others."""
     fields = dataclasses.fields(typing.cast(Any, cls))
-    inner = {f.name: DPO() for f in fields if f.default is dataclasses.MISSING}
+    inner = {f.name: IPO() for f in fields if f.default is dataclasses.MISSING}
     hints = typing.get_type_hints(cls, include_extras=True)
     made = [cls(**inner)]
     for f in fields:
@@ -49,6 +54,12 @@ def variants(cls: type[Objective]) -> list[Objective]:
 
 
 ALL = [(o, kind) for cls in catalogue().values() for o in variants(cls) for kind in kinds_of(o)]
+WRAPPED = [
+    (dataclasses.replace(typing.cast(Any, o), base=base), Pairs)
+    for o, _ in ALL
+    if isinstance(o, Wrapper)
+    for base in (DPO(), SimPO(), CPO(), ORPO())
+]
 SUMS = [
     (DPO() + 0.1 * NLL(), Pairs),
     (SimPO() + 0.2 * NLL(reduction="token"), Pairs),
@@ -70,7 +81,7 @@ NUMBERS = st.one_of(
 )
 
 
-@objectives("finite")
+@objectives("finite", ALL + WRAPPED)
 def test_finite_for_all_finite_inputs(objective: Objective, kind: laws.Kind):
     @settings(max_examples=25, deadline=None, database=None)
     @given(st.lists(NUMBERS, min_size=1, max_size=9))
@@ -80,17 +91,17 @@ def test_finite_for_all_finite_inputs(objective: Objective, kind: laws.Kind):
     check()
 
 
-@objectives("gradient")
+@objectives("gradient", ALL + WRAPPED)
 def test_gradient_equals_finite_differences(objective: Objective, kind: laws.Kind):
     laws.gradient(objective, kind)
 
 
-@objectives("descent")
+@objectives("descent", ALL + WRAPPED)
 def test_descent_raises_the_chosen_and_lowers_the_rejected(objective: Objective, kind: laws.Kind):
     laws.descent(objective, kind)
 
 
-@objectives("mirror", [(o, k) for o, k in ALL if k is Pairs and rewards(o)])
+@objectives("mirror", [(o, k) for o, k in ALL + WRAPPED if k is Pairs and rewards(o)])
 def test_swapping_the_pair_mirrors(objective: Objective, kind: laws.Kind):
     laws.mirror(objective, kind)
 
@@ -105,32 +116,32 @@ def test_every_field_matters(objective: Objective, kind: laws.Kind):
     laws.every_field(objective, kind)
 
 
-@objectives("accumulation", ALL + SUMS)
+@objectives("accumulation", ALL + WRAPPED + SUMS)
 def test_accumulation_invariance(objective: Objective, kind: laws.Kind):
     laws.accumulation(objective, kind)
 
 
-@objectives("order")
+@objectives("order", ALL + WRAPPED)
 def test_padding_and_order_change_nothing(objective: Objective, kind: laws.Kind):
     laws.order_and_padding(objective, kind)
 
 
-@objectives("padding rows")
+@objectives("padding rows", ALL + WRAPPED)
 def test_padding_rows_contribute_nothing(objective: Objective, kind: laws.Kind):
     laws.padding_rows(objective, kind)
 
 
-@objectives("missing need", ALL + SUMS[:1])
+@objectives("missing need", ALL + WRAPPED + SUMS[:1])
 def test_a_missing_need_is_a_sentence(objective: Objective, kind: laws.Kind):
     laws.missing_need(objective, kind)
 
 
-@objectives("half precision", ALL + SUMS[:1])
+@objectives("half precision", ALL + WRAPPED + SUMS[:1])
 def test_half_precision_is_accepted(objective: Objective, kind: laws.Kind):
     laws.half_precision(objective, kind)
 
 
-@objectives("plain dataclass")
+@objectives("plain dataclass", ALL + WRAPPED)
 def test_frozen_hashable_and_written_as_python(objective: Objective, kind: laws.Kind):
     laws.plain_dataclass(objective, kind)
 

@@ -65,16 +65,19 @@ class Numbers:
 
 
 def rows(n: int, kind: type = Pairs, seed: int = 0) -> Encoded:
-    """n rows of unequal lengths."""
+    """n rows of unequal lengths, by three annotators."""
     generator = torch.Generator().manual_seed(seed)
     draw = lambda top: int(torch.randint(1, top, (), generator=generator))  # noqa: E731
     say = lambda: torch.randint(0, SIZE, (draw(STEPS + 1),), generator=generator)  # noqa: E731
     each = 2 if kind is Pairs else 1
-    columns = {"label": torch.tensor([i % 3 != 0 for i in range(n)])} if kind is Labelled else {}
+    columns = {"annotator": torch.arange(n) % 3}
+    if kind is Labelled:
+        columns["label"] = torch.tensor([i % 3 != 0 for i in range(n)])
     return Encoded(
         kind,
         tuple(torch.tensor([draw(SIZE)]) for _ in range(n)),
         tuple(tuple(say() for _ in range(each)) for _ in range(n)),
         tuple(range(1, n + 1)),
         columns,
+        ("ada", "ben", "cho"),
     )

@@ -8,8 +8,9 @@ from functools import cache
 from typing import Any
 
 from penchant.errors import nearest
-from penchant.objectives.base import Listwise, Needs, Objective, Paired, Sum, Wrapper
+from penchant.objectives.base import Listwise, Needs, Objective, Paired, Sum
 from penchant.objectives.scored import Batch, Labelled, Lists, Pairs, Rollouts, Scored
+from penchant.objectives.wrapper import Wrapper
 
 __all__ = [
     "Batch",
@@ -36,7 +37,7 @@ def catalogue() -> dict[str, type[Objective]]:
     """Every method in this folder by name: the dataclasses defined in its files."""
     found: dict[str, type[Objective]] = {}
     for module in pkgutil.iter_modules(__path__):
-        if module.name in ("base", "regressed", "scored", "reader", "describe"):
+        if module.name in ("base", "regressed", "scored", "reader", "describe", "wrapper"):
             continue
         namespace = vars(importlib.import_module(f"{__name__}.{module.name}"))
         for name, thing in namespace.items():

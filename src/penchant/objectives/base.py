@@ -126,6 +126,11 @@ class Objective:
         """The state this step's loss is computed with, from the step's totals."""
         return dict(state)
 
+    def shown(self, state: State) -> dict[str, Tensor]:
+        """What a person follows of the state during a run: single numbers, and as "name/column" one number for each level
+        of a column of categories ("reliability/annotator")."""
+        return dict(state)
+
     @property
     def terms(self) -> tuple[tuple[float, Objective], ...]:
         """The weighted objectives this one is the sum of: itself once, unless it is a Sum."""
@@ -202,24 +207,6 @@ def log_share(x: Float[Tensor, "lists k"], mask: Bool[Tensor, "lists k"]) -> Flo
     return x.masked_fill(~mask, -math.inf).log_softmax(-1).masked_fill(~mask, 0.0)
 
 
-@dataclass(frozen=True, repr=False)
-class Wrapper(Objective):
-    """An objective made from a pairwise one. It may ask `base.loss_scored` both ways round; it refuses anything else."""
-
-    base: Paired
-    """The pairwise objective inside."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "needs", type(self).needs | self.base.needs)
-
-    data = Pairs
-    unit = "pair"
-
-    def reward(self, y: Scored) -> Float[Tensor, "n"]:
-        return self.base.reward(y)
-
-
 class Sum(Objective):
     """A weighted sum of objectives on one kind of batch. Each term is normalised by its own unit count: the engine walks
     `terms`; calling a Sum of different units directly is refused, since its values do not line up."""
@@ -292,6 +279,15 @@ class Sum(Objective):
         return {
             f"{i}.{k}": v for i, (_, term) in enumerate(self._terms) for k, v in term.statistics(batch, parts[i]).items()
         }
+
+    def shown(self, state: State) -> dict[str, Tensor]:
+        """Each term's, under its own name where no other term has it."""
+        parts = [term.shown(part) for (_, term), part in zip(self._terms, self.split(state), strict=True)]
+        names = [name for part in parts for name in part]
+        numbered = [
+            (f"{i}." if names.count(name) > 1 else "", name, x) for i, p in enumerate(parts) for name, x in p.items()
+        ]
+        return {f"{prefix}{name}": x for prefix, name, x in numbered}
 
     def update(self, state: State, totals: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
         parts = self.split(state)

@@ -7,8 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from penchant.objectives.base import REFERENCE, STRENGTH, Objective, Positive, State, Wrapper
+from penchant.objectives.base import REFERENCE, STRENGTH, Objective, Positive, State
 from penchant.objectives.scored import Pairs, Scored
+from penchant.objectives.wrapper import Wrapper
 
 
 @dataclass(frozen=True)
