@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from penchant.objectives import Batch, Labelled, Lists, Objective, Pairs, Scored, read
-from penchant.objectives.base import Range, call, zeros
+from penchant.objectives.base import Range, call, weighs, zeros
 from penchant.objectives.scored import FAMILIES
 
 Kind = type[Batch]
@@ -44,7 +44,8 @@ def responses(objective: Objective, n: int, seed: int, junk: float = math.nan, w
         anchors={
             name: pads(logp + 0.7 * normal()) for need in sorted(objective.needs.anchors) for name in anchors_of(need)
         },
-        values={name: pads(normal()) for name in sorted(objective.needs.values)},
+        values={name: pads(normal()) for name in sorted(objective.needs.values - {"weight"})},
+        weight=pads(0.5 + torch.rand(n, widest, generator=make, dtype=torch.float64)) if weighs(objective) else None,
     )
 
 
@@ -114,7 +115,8 @@ def changed(y: Scored, f: Callable[[Tensor], Tensor], mask: Tensor | None = None
     """The responses with f applied to every table of numbers."""
     anchors = {name: f(x) for name, x in y.anchors.items()}
     values = {name: f(x) for name, x in y.values.items()}
-    return Scored(f(y.logp), y.mask if mask is None else mask, None, anchors, values)
+    weight = None if y.weight is None else f(y.weight).detach()
+    return Scored(f(y.logp), y.mask if mask is None else mask, None, anchors, values, weight)
 
 
 # The step, as the engine does it -------------------------------------------------------------------
@@ -141,9 +143,11 @@ def merged(batches: Sequence[Any]) -> Any:
         cat = lambda of: torch.cat([pad(of(y), (0, widest - y.logp.shape[1])) for y in parts])  # noqa: E731
         anchors = {name: cat(lambda y, name=name: y.anchors[name]) for name in parts[0].anchors}
         values = {name: cat(lambda y, name=name: y.values[name]) for name in parts[0].values}
-        return Scored(cat(lambda y: y.logp), cat(lambda y: y.mask), None, anchors, values)
+        weight = cat(lambda y: y.weight) if weighed else None
+        return Scored(cat(lambda y: y.logp), cat(lambda y: y.mask), None, anchors, values, weight)
 
     first, pad = batches[0], torch.nn.functional.pad
+    weighed = first.responses.weight is not None
     join = lambda of: torch.cat([of(batch) for batch in batches])  # noqa: E731
     columns = {name: join(lambda batch, name=name: batch.columns[name]) for name in first.columns}
     if isinstance(first, Pairs):
@@ -209,7 +213,7 @@ def gradient(objective: Objective, kind: Kind) -> None:
 
     def loss(*logps: Tensor) -> Tensor:
         each = iter(logps)
-        swap = lambda y: Scored(next(each, y.logp), y.mask, None, y.anchors, y.values) if y.logp.requires_grad else y  # noqa: E731
+        swap = lambda y: dataclasses.replace(y, logp=next(each, y.logp)) if y.logp.requires_grad else y  # noqa: E731
         return objective(mapped(batch, swap), state=state)
 
     assert torch.autograd.gradcheck(loss, leaves(batch), raise_exception=False), "autograd and finite differences disagree"
@@ -222,7 +226,8 @@ def descent(objective: Objective, kind: Kind) -> None:
     def level(y: Scored) -> Scored:
         logp = -1.0 + torch.where(y.mask, y.logp.detach() / 200, 0.0)
         two = (torch.arange(y.mask.shape[1]) < 2).expand_as(y.mask)  # of one length, so that sums are level too
-        return Scored(logp.requires_grad_(), two, None, dict.fromkeys(y.anchors, logp.detach()), y.values)
+        weight = None if y.weight is None else torch.where(y.mask, y.weight, 1.0)
+        return Scored(logp.requires_grad_(), two, None, dict.fromkeys(y.anchors, logp.detach()), y.values, weight)
 
     batch = mapped(batch, level)
     found = [g[:, :2] for g in slopes(values_of(objective, batch).sum(), batch)]
@@ -349,7 +354,7 @@ def missing_need(objective: Objective, kind: Kind) -> None:
             batch,
             lambda y, name=name: Scored(
                 y.logp, y.mask, None, {k: x for k, x in y.anchors.items() if k not in anchors_of(name)},
-                {k: x for k, x in y.values.items() if k != name},
+                {k: x for k, x in y.values.items() if k != name}, None if name == "weight" else y.weight,
             ),
         )  # fmt: skip
         _says(name, lambda lacking=lacking: objective(lacking, state=state))

@@ -42,4 +42,4 @@ def test_every_objective_gives_equation_source_and_a_word_on_each_field(cls: typ
     assert len(said.equation) + len(said.source) < 116, "the first line is one line"
     for field in said.fields:
         assert field.doc, f"{said.name}.{field.name} has no docstring under it"
-        assert field.type in ("number", "whole number", "True or False", "word", "pairwise objective")
+        assert field.type in ("number", "whole number", "True or False", "word", "pairwise objective", "objective")

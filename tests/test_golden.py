@@ -40,7 +40,12 @@ def scored(responses: list[dict[str, Any]]) -> Scored:
     ref = table([steps(r, "ref") for r in responses]) if any("ref" in r for r in responses) else None
     names = {name: None for r in responses for name in r.get("anchors", {})}
     anchors = {name: table([steps({**r, **r["anchors"]}, name) for r in responses]) for name in names}
-    return Scored(table(lists).requires_grad_(), mask, ref, anchors)
+    values = {
+        name: table([steps({**r, **r["values"]}, name) for r in responses]).requires_grad_()
+        for name in {name: None for r in responses for name in r.get("values", {})}
+    }
+    weight = table([steps(r, "weight") for r in responses]) if any("weight" in r for r in responses) else None
+    return Scored(table(lists).requires_grad_(), mask, ref, anchors, values, weight)
 
 
 def column(x: list[float]) -> Tensor:
@@ -88,6 +93,21 @@ def test_golden(name: str, case: dict[str, Any]):
             assert not row[~mask].any()
 
 
+@pytest.mark.parametrize(("name", "case"), [c for c in CASES if "slopes" in c[1]])
+def test_the_gradient_through_values_is_the_recorded_one(name: str, case: dict[str, Any]):
+    batch = batch_of(case)
+    assert isinstance(batch, Pairs)
+    loss = read(case["objective"])(batch, state=numbers(case.get("state", {}))).sum()
+    for side, y in (("w", batch.w), ("l", batch.l)):
+        for value, x in y.values.items():
+            (found,) = torch.autograd.grad(loss, x, retain_graph=True, allow_unused=True)
+            found = torch.zeros_like(x) if found is None else found
+            for i, wanted in enumerate(case["slopes"]):
+                number = wanted[side][value]
+                mine = found[i][y.mask[i]].tolist()
+                assert mine == pytest.approx(number if isinstance(number, list) else [number] * len(mine), abs=1e-11)
+
+
 def numbers(state: dict[str, Any]) -> dict[str, Tensor]:
     return {name: torch.tensor(x, dtype=torch.float64) for name, x in state.items()}
 
@@ -106,7 +126,10 @@ def exact(response: dict[str, Any]) -> twins.Response:
     anchors = {
         name: [Decimal(x) for x in steps({**response, **response["anchors"]}, name)] for name in response.get("anchors", {})
     }
-    return twins.Response(logp, ref, response.get("label", True), Decimal(float(response.get("gain", 0))), anchors)
+    values = {
+        name: [Decimal(x) for x in steps({**response, **response["values"]}, name)] for name in response.get("values", {})
+    }
+    return twins.Response(logp, ref, response.get("label", True), Decimal(float(response.get("gain", 0))), anchors, values)
 
 
 def twin_of(case: dict[str, Any]) -> Any:

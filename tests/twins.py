@@ -10,7 +10,7 @@ from typing import Any
 
 getcontext().prec = 80
 D = Decimal
-ZERO = D(0)
+ZERO, ONE = D(0), D(1)
 
 
 @dataclass
@@ -22,6 +22,7 @@ class Response:
     label: bool = True
     gain: Decimal = ZERO
     anchors: dict[str, list[Decimal]] = field(default_factory=dict)
+    values: dict[str, list[Decimal]] = field(default_factory=dict)
 
     @property
     def n(self) -> int:
@@ -229,6 +230,12 @@ def bco_one(y: Response, beta: Decimal, good: Decimal, bad: Decimal, **steps: De
     return -(prefers(strength, middle) if y.label else prefers(middle, strength)).ln()
 
 
+def tdpo(w: Response, l: Response, beta: Decimal, alpha: Decimal = ONE) -> Decimal:
+    """Bradley-Terry with strengths (π/π_ref)^β exp(α β Σ KL)."""
+    strength = lambda y: (y.odds_against_ref * (alpha * sum(y.values["kl"], D(0))).exp()) ** beta  # noqa: E731
+    return -prefers(strength(w), strength(l)).ln()
+
+
 Twin = Callable[..., list[Decimal]]
 """A second derivation: the loss values of all rows of a step, each row a list of its responses, from the rows, the columns
 (one value per row), the method's fields and its state."""
@@ -248,8 +255,8 @@ _PAIRED = {
     "DPO": dpo, "CDPO": cdpo, "IPO": ipo, "SimPO": simpo, "CPO": cpo, "ORPO": orpo, "NLL": nll_pair,
     "RDPO": rdpo, "Hinge": hinge, "SLiC": slic, "DPOP": dpop, "LengthRegularisedDPO": length_regularised_dpo,
     "LNDPO": lndpo, "OSP": osp, "EXO": exo, "NCA": nca, "APOZero": apo_zero, "APODown": apo_down, "DiscoPOP": discopop,
-    "BCO": bco,
     "INPO": inpo, "MNPO": mnpo, "ONPO": onpo, "NashIPO": nash_ipo, "EGPO": egpo, "REBEL": rebel, "SPPO": sppo,
+    "BCO": bco, "TDPO": tdpo, "TDPO2": tdpo,
 }  # fmt: skip
 ALL: dict[tuple[str, str], Twin] = {
     **{(name, "pairs"): each(f) for name, f in _PAIRED.items()},

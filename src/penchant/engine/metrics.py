@@ -49,7 +49,7 @@ def measure(objective: Objective, batch: Batch, totals: Totals) -> None:
 
 
 def _responses(name: str, objective: Objective, y: Scored, totals: Totals) -> None:
-    totals.add(f"logp/{name}", y.total.sum(), y.mask.sum())
+    totals.add(f"logp/{name}", y.unweighted().total.sum(), y.mask.sum())
     totals.add(f"length/{name}", y.length.sum(), len(y))
     if rewards(objective):
         totals.add(f"reward/{name}", objective.reward(y).sum(), len(y))

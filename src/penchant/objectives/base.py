@@ -77,6 +77,8 @@ NO_NEEDS = Needs()
 REFERENCE = Needs(anchors=frozenset({"ref"}))
 PREVIOUS = Needs(anchors=frozenset({"prev"}))
 """The policy at the start of this phase. A run of one phase starts from its reference, so there the two are one."""
+WEIGHT = Needs(values=frozenset({"weight"}))
+"""Per-step weights from the data."""
 STRENGTH = Needs(columns=frozenset({"strength"}))
 """The column `strength`: the probability that the chosen is preferred to the rejected."""
 MARGIN = Needs(columns=frozenset({"margin"}))
@@ -130,6 +132,11 @@ class Objective:
         """What a person follows of the state during a run: single numbers, and as "name/column" one number for each level
         of a column of categories ("reliability/annotator")."""
         return dict(state)
+
+    @property
+    def rewarding(self) -> bool:
+        """Whether it has an implicit reward of its own (a regulariser such as NLL has none)."""
+        return type(self).reward is not Objective.reward
 
     @property
     def terms(self) -> tuple[tuple[float, Objective], ...]:
@@ -247,8 +254,8 @@ class Sum(Objective):
     def reward(self, y: Scored) -> Float[Tensor, "n"]:
         """The reward of the first term that has one (a regulariser such as NLL has none of its own)."""
         for _, term in self._terms:
-            if type(term).reward is not Objective.reward:
-                return term.reward(y)
+            if term.rewarding:
+                return term.reward(y if weighs(term) else y.unweighted())
         return super().reward(y)
 
     def __call__(self, batch: Any, state: State | None = None) -> Float[Tensor, "units"]:
@@ -277,7 +284,9 @@ class Sum(Objective):
     def statistics(self, batch: Any, state: State) -> dict[str, tuple[Tensor, Tensor]]:
         parts = self.split(state)
         return {
-            f"{i}.{k}": v for i, (_, term) in enumerate(self._terms) for k, v in term.statistics(batch, parts[i]).items()
+            f"{i}.{k}": v
+            for i, (_, term) in enumerate(self._terms)
+            for k, v in term.statistics(batch if weighs(term) else batch.unweighted(), parts[i]).items()
         }
 
     def shown(self, state: State) -> dict[str, Tensor]:
@@ -307,7 +316,12 @@ class Sum(Objective):
 
 def call(objective: Objective, batch: Batch, state: State | None) -> Float[Tensor, "units"]:
     """The objective's loss values on a batch, with its state where it has one."""
-    return objective(batch, state=state)
+    return objective(batch if weighs(objective) else batch.unweighted(), state=state)
+
+
+def weighs(objective: Objective) -> bool:
+    """Whether the objective reads the data's weights of single steps. Others, beside it in a Sum, count each step once."""
+    return "weight" in objective.needs.values
 
 
 def recall(objective: Objective, state: State | None, name: str) -> Tensor:
@@ -375,7 +389,7 @@ def written(objective: Objective) -> str:
 
 def rewards(objective: Objective) -> bool:
     """Whether the objective has an implicit reward of its own (a regulariser such as NLL alone has none)."""
-    return any(type(term).reward is not Objective.reward for _, term in objective.terms)
+    return any(term.rewarding for _, term in objective.terms)
 
 
 def zeros(objective: Objective, levels: Mapping[str, int] = NOTHING) -> dict[str, Tensor]:

@@ -76,7 +76,7 @@ def describe(cls: type[Objective]) -> Description:
         unit=cls.unit if isinstance(cls.unit, str) else cls().unit,
         needs=(*sorted(needs.anchors | needs.values | needs.columns), *(["mismatched"] if needs.mismatched else [])),
         breaks=cls.breaks,
-        wraps=any(field.type == "pairwise objective" for field in fields),
+        wraps=any(field.type in ("pairwise objective", "objective") for field in fields),
         file=Path(inspect.getfile(cls)),
         known_as=vars(cls).get("known_as", ()),
     )

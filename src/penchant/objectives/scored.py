@@ -4,7 +4,7 @@ No model, tokenizer or file is known here; a step is a token, a denoising step, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -145,6 +145,10 @@ class Scored:
             pick(self.weight),
         )
 
+    def unweighted(self) -> Scored:
+        """The same responses with every step counted once."""
+        return self if self.weight is None else replace(self, weight=None)
+
     def detach(self) -> Scored:
         """The same numbers without gradient."""
         return Scored(
@@ -179,6 +183,10 @@ class Batch:
 
     def kept(self) -> Batch:
         """The batch without rows that have no step at all (padding rows)."""
+        raise NotImplementedError
+
+    def unweighted(self) -> Batch:
+        """The batch with every step counted once."""
         raise NotImplementedError
 
     def _no_unit(self, unit: str) -> ValueError:
@@ -222,6 +230,9 @@ class Pairs(Batch):
         if unit in ("token", "step"):
             return int(self.w.mask.sum() + self.l.mask.sum())
         raise self._no_unit(unit)
+
+    def unweighted(self) -> Pairs:
+        return Pairs(self.w.unweighted(), self.l.unweighted(), **self.columns)
 
     def kept(self) -> Pairs:
         keep = self.w.mask.any(-1) | self.l.mask.any(-1)
@@ -269,6 +280,9 @@ class Labelled(Batch):
             return int(self.y.mask.sum())
         raise self._no_unit(unit)
 
+    def unweighted(self) -> Labelled:
+        return Labelled(self.y.unweighted(), self.label, self.mismatched, **self.columns)
+
     def kept(self) -> Labelled:
         keep = self.y.mask.any(-1)
         other = self.mismatched
@@ -301,6 +315,9 @@ class Lists(Batch):
         if unit in ("token", "step"):
             return int(self.y.mask.sum())
         raise self._no_unit(unit)
+
+    def unweighted(self) -> Lists:
+        return Lists(self.y.unweighted(), self.group, self.gain, **self.columns)
 
     def kept(self) -> Lists:
         keep = self.y.mask.any(-1)
@@ -344,6 +361,9 @@ class Rollouts(Batch):
         if unit == "list":
             return len(torch.unique(self.group[self.y.mask.any(-1)]))
         raise self._no_unit(unit)
+
+    def unweighted(self) -> Rollouts:
+        return Rollouts(self.y.unweighted(), self.group, self.reward, self.advantage, **self.columns)
 
     def kept(self) -> Rollouts:
         keep = self.y.mask.any(-1)
