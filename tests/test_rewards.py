@@ -207,6 +207,7 @@ class Biased:
     """Prefers the longer with 0.8, and whatever stands first by 0.1 more."""
 
     name = "biased"
+    symmetric = False
 
     def __call__(self, contexts: Sequence[Context], a: Sequence[str], b: Sequence[str]) -> Tensor:
         return torch.tensor([(0.8 if len(x) > len(y) else 0.2) + 0.1 for x, y in zip(a, b, strict=True)])

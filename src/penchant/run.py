@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from penchant.evaluation.evidence import RunEvidence
     from penchant.evaluation.verdict import Verdict
     from penchant.objectives.base import Objective
-    from penchant.rewards.base import Judge
+    from penchant.rewards.asking import Asking
+    from penchant.rewards.base import Comparer, Judge
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def align(
     objective: Objective | str = "DPO(beta=0.1)",
     *,
     output: str | Path,
-    judge: Judge | str | None = None,
+    judge: Judge | Comparer | Asking | str | None = None,
     unseen: Any = None,
     quiet: bool = False,
     **settings: Any,
@@ -84,8 +85,8 @@ def align(
     """Aligns a model and judges what came of it.
 
     model: a folder, a hub id or "smollm2". data: feedback (a file, a hub id, rows), or prompts where `rounds` is set.
-    objective: an objective, or as it is written. judge: who scores samples, needed for on-policy rounds; it also scores
-    the samples taken before and after. unseen: rows to judge the run on, instead of a share of the data. settings: the
+    objective: an objective, or as it is written. judge: who scores or compares samples, needed for on-policy rounds; it also
+    judges the samples taken before and after. unseen: rows to judge the run on, instead of a share of the data. settings: the
     fields of penchant.engine.settings.Settings. The same call on the same output goes on where it stopped.
 
     Raises Refusal for input it will not run on, StoppedRun where numbers cannot be trusted.

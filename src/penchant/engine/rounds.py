@@ -14,7 +14,7 @@ from penchant.engine.sources import Anchors
 from penchant.engine.step import Material
 from penchant.errors import Refusal
 from penchant.files import write
-from penchant.rewards.base import Context, Judge
+from penchant.rewards.base import Comparer, Context, Judge
 from penchant.rewards.function import why
 from penchant.rollouts.round import Round, rollout
 
@@ -24,7 +24,7 @@ class FromRounds:
     it is trained on, so that a killed run goes on with the same rows."""
 
     def __init__(
-        self, contexts: Sequence[Context], judge: Judge, anchors: Anchors, settings: Settings, folder: RunFolder
+        self, contexts: Sequence[Context], judge: Judge | Comparer, anchors: Anchors, settings: Settings, folder: RunFolder
     ) -> None:
         self.phases = settings.rounds
         self.annotators = anchors.annotators(context.annotator for context in contexts)

@@ -86,8 +86,9 @@ class Settings(BaseModel):
     """Sampling temperature."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Nucleus sampling: the smallest set of tokens with this much probability."""
-    pairing: Literal["best-worst", "all", "ranked"] = "best-worst"
-    """How judged samples become pairs."""
+    pairing: Literal["best-worst", "all", "ranked", "baseline", "star", "borda", "tideman", "merge"] = "best-worst"
+    """How judged samples become pairs. The first three go by scores and give the column margin; the others rank by
+    comparisons and give strength."""
 
     # Judging the run
     evaluate_every: Count = 0

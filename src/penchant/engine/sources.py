@@ -3,7 +3,8 @@ other source, in rounds.py; the loop cannot tell them apart."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,14 +55,21 @@ class Scorer:
 
     def at_start(self, encoded: Encoded) -> Tensor:
         """log π_ref of every response, [n, steps]: the policy without its adapter, or as it was when the run began."""
+        with self.start() as policy:
+            return self._score(policy, encoded)
+
+    @contextmanager
+    def start(self) -> Iterator[nn.Module]:
+        """The policy as it was when the run began: without its adapter, itself until it moves, or a frozen copy."""
         if self._as_reference is not None:
             with self._as_reference():
-                return self.now(encoded)
-        if not self.moved:
-            return self.now(encoded)
-        if self._copy is None:
-            self._copy = self._start().requires_grad_(False).to(self.device)
-        return self._score(self._copy, encoded)
+                yield self.policy
+        elif not self.moved:
+            yield self.policy
+        else:
+            if self._copy is None:
+                self._copy = self._start().requires_grad_(False).to(self.device)
+            yield self._copy
 
     def _score(self, policy: nn.Module, encoded: Encoded) -> Tensor:
         with torch.no_grad(), self.precision.forward(self.device):

@@ -28,6 +28,13 @@ class Message(TypedDict):
 Prompt = str | tuple[Message, ...]
 
 
+def as_text(prompt: Prompt) -> str:
+    """A prompt as one text: the string itself, or its turns by name."""
+    if isinstance(prompt, str):
+        return prompt
+    return "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in prompt)
+
+
 @dataclass(frozen=True)
 class Row:
     """One row of feedback, after checking. Responses are plain texts: the content of the one assistant turn that

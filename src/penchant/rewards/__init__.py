@@ -1,5 +1,6 @@
 """Models of what people want: judges and comparers. It knows texts and numbers, no training loop."""
 
+from penchant.rewards.asking import Asking
 from penchant.rewards.base import Comparer, Context, Judge, Judgement
 from penchant.rewards.combine import Weighted
 from penchant.rewards.compare import as_comparer, as_judge
@@ -9,6 +10,7 @@ from penchant.rewards.rules import LengthRepetition
 from penchant.rewards.vader import Vader
 
 __all__ = [
+    "Asking",
     "BatchedFunctionJudge",
     "Comparer",
     "Context",

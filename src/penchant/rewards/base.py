@@ -56,9 +56,14 @@ class Judge(Protocol):
 
 @runtime_checkable
 class Comparer(Protocol):
-    """Says how probably a is better than b: P(a ≻ b), one value in [0, 1] per context."""
+    """Says how probably a is better than b: P(a ≻ b), one value in [0, 1] per context, NaN where it cannot say."""
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether P(a ≻ b) = 1 − P(b ≻ a) whatever is asked. Where it is not so, penchant asks in both orders."""
+        ...
 
     def __call__(self, contexts: Sequence[Context], a: Sequence[str], b: Sequence[str]) -> Float[Tensor, "n"]: ...

@@ -12,7 +12,7 @@ import torch
 
 from penchant.errors import Refusal
 from penchant.feedback.records import Prompt
-from penchant.rewards.base import Context, Judge, Judgement
+from penchant.rewards.base import Comparer, Context, Judge, Judgement
 from penchant.rewards.combine import Weighable
 from penchant.words import brief
 
@@ -116,7 +116,7 @@ class BatchedFunctionJudge(Guarded):
         return [self.checked(value) for value in said]
 
 
-def why(judge: Judge) -> str:
+def why(judge: Judge | Comparer) -> str:
     """What is known of a judge's failures, its parts' included."""
     parts = [part for _, part in judge.terms] if isinstance(judge, Weighable) else [judge]
     said = [str(part.failures) for part in parts if isinstance(part, Guarded) and part.failures.count]

@@ -10,21 +10,27 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from penchant.errors import Refusal, nearest
-from penchant.rewards.base import Judge
+from penchant.rewards.asking import Asking
+from penchant.rewards.base import Comparer, Judge
 from penchant.rewards.function import FunctionJudge, Single
 from penchant.rewards.rules import LengthRepetition
 from penchant.rewards.vader import Vader
 from penchant.words import brief
 
-JUDGES: dict[str, Callable[[], Judge]] = {"vader": Vader, "rules": LengthRepetition}
-"""The judges known by a word."""
+JUDGES: dict[str, Callable[[], Judge | Asking]] = {"vader": Vader, "rules": LengthRepetition, "self": Asking}
+"""The judges known by a word; "self" is the model that the run starts from."""
+MODEL = "model:"
+"""What stands before the name of a model that is to judge."""
 
 
-def load_judge(spec: str) -> Judge:
-    """The judge called `spec`: a known word, or `package.module:name` of a function (prompt, response) → score or of a
-    ready judge. Modules are found as Python finds them, and at last in the current folder."""
+def load_judge(spec: str) -> Judge | Comparer | Asking:
+    """The judge called `spec`: a known word, `model:NAME` of a language model that compares, or `package.module:name` of a
+    function (prompt, response) → score or of a ready judge or comparer. Modules are found as Python finds them, and at last
+    in the current folder."""
     if spec in JUDGES:
         return JUDGES[spec]()
+    if spec.startswith(MODEL) and spec != MODEL:
+        return Asking(spec.removeprefix(MODEL))
     module_name, colon, name = spec.partition(":")
     if not colon or not module_name or not name:
         raise Refusal(
@@ -34,7 +40,7 @@ def load_judge(spec: str) -> Judge:
     thing = find(spec, module_name, name)
     if isinstance(thing, type):
         raise Refusal(f"the judge {spec!r} is a class; name an instance of it, or a function (prompt, response) → score.")
-    if isinstance(thing, Judge):
+    if isinstance(thing, Judge | Comparer | Asking):
         return thing
     if not callable(thing):
         raise Refusal(f"the judge {spec!r} is {brief(thing)}, neither a judge nor a function (prompt, response) → score.")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import torch
 from torch import nn
@@ -14,12 +15,14 @@ from torch import nn
 from penchant.domains.base import Domain, Samples
 from penchant.errors import Refusal
 from penchant.feedback.pairing import How
+from penchant.feedback.ranking import Ranking, rank
 from penchant.feedback.records import Prompt, Row
-from penchant.rewards.base import Context, Judge, Judgement
+from penchant.rewards.base import Comparer, Context, Judge, Judgement
+from penchant.rewards.compare import both_ways
 from penchant.rewards.function import why
 from penchant.rewards.ngrams import distinct
 from penchant.rollouts import storage
-from penchant.rollouts.pairs import PairSet, make_pairs
+from penchant.rollouts.pairs import Comparisons, PairSet, make_pairs
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Sampling:
     temperature: float = 1.0
     top_p: float = 1.0
     seed: int = 0
-    how: How = "best-worst"
+    how: How | Ranking = "best-worst"
 
     def __post_init__(self) -> None:
         if self.count < 2:
@@ -60,13 +63,16 @@ class Round:
     contexts: tuple[Context, ...]
     samples: Samples
     judgement: Judgement
-    """One entry per response, in the order of `samples.encoded`."""
+    """One entry per response, in the order of `samples.encoded`. Where they were compared: the mean probability with which
+    a response won its comparisons, NaN where it was in none or one failed."""
     judge: str
     """The judge's name."""
     sampling: Sampling
     seconds: Mapping[str, float]
     """Wall time by part: sample, judge, pair."""
     pairs: PairSet
+    compared: tuple[Comparisons, ...] | None = None
+    """What a comparer said, one entry per prompt; None where a judge scored the responses."""
 
     @property
     def sampling_share(self) -> float:
@@ -75,17 +81,21 @@ class Round:
 
     @property
     def statistics(self) -> dict[str, Any]:
-        """One line of the run's history: round, score (mean), score/<dimension> where there are several, kept, ties,
-        failed, identical, distinct2, length (mean, in tokens), stopped (share), sampling (share of the time)."""
+        """One line of the run's history: round, score (mean; not where responses were only compared), score/<dimension>
+        where there are several, strength (mean of the pairs') and comparisons where they were compared, kept, ties, failed,
+        identical, distinct2, length (mean, in tokens), stopped (share), sampling (share of the time)."""
         valid = torch.isfinite(self.judgement.total)
         reward = self.judgement.reward[valid].double()
         parts = zip(self.judgement.names, reward.mean(0).tolist(), strict=True) if len(self.judgement.names) > 1 else ()
         lengths = self.samples.encoded.lengths
+        strength = self.pairs.encoded.columns.get("strength") if self.pairs.kept else None
         stopped = [ended for group in self.samples.stopped for ended in group]
         return {
             "round": self.number,
-            "score": reward.sum(-1).mean().item(),
+            **({} if self.compared is not None else {"score": reward.sum(-1).mean().item()}),
             **{f"score/{name}": mean for name, mean in parts},
+            **({} if strength is None else {"strength": strength.double().mean().item()}),
+            **({} if self.compared is None else {"comparisons": sum(map(len, self.compared))}),
             "kept": self.pairs.kept,
             "ties": self.pairs.ties,
             "failed": self.pairs.failed,
@@ -103,6 +113,9 @@ class Round:
             "judge": self.judge,
             "sampling": asdict(self.sampling),
             "seconds": dict(self.seconds),
+            "compared": None
+            if self.compared is None
+            else [[[i, j, p if math.isfinite(p) else None] for (i, j), p in one.items()] for one in self.compared],
         }
         storage.write(path, about, self.contexts, self.samples, self.judgement)
 
@@ -121,29 +134,41 @@ class Round:
                 "with, or remove it and sample again."
             )
         sampling = Sampling(**about["sampling"])
-        pairs = make_pairs(contexts, samples, judgement, sampling.how, about["number"])
-        return cls(about["number"], contexts, samples, judgement, about["judge"], sampling, about["seconds"], pairs)
+        said = about["compared"]
+        compared = (
+            tuple({(i, j): math.nan if p is None else p for i, j, p in one} for one in said) if said is not None else None
+        )
+        pairs = make_pairs(contexts, samples, judgement, sampling.how, about["number"], compared)
+        return cls(
+            about["number"], contexts, samples, judgement, about["judge"], sampling, about["seconds"], pairs, compared
+        )
 
 
 def rollout(
     domain: Domain,
     policy: nn.Module,
     contexts: Sequence[Context | Prompt],
-    judge: Judge,
+    judge: Judge | Comparer,
     *,
     count: int = 4,
     limit: int = 64,
     temperature: float = 1.0,
     top_p: float = 1.0,
     seed: int = 0,
-    how: How = "best-worst",
+    how: How | Ranking = "best-worst",
     number: int = 1,
     scored: bool = False,
 ) -> Round:
-    """Samples `count` responses to each context, has them judged, makes pairs. The same seed, policy and contexts give the
+    """Samples `count` responses to each context, has them judged (scored by a Judge, or compared by a Comparer as the ranking
+    `how` asks), makes pairs. The same seed, policy and contexts give the
     same round. `scored`: whether the samples' log-probs are wanted, for methods that compare with them. Refuses where not
     one judgement succeeded."""
     sampling = Sampling(count, limit, float(temperature), float(top_p), seed, how)
+    if isinstance(judge, Comparer) and how not in get_args(Ranking):
+        raise Refusal(
+            f"{judge.name!r} compares responses and gives no scores, so they cannot be paired by {how!r}; choose one of "
+            f"{', '.join(get_args(Ranking))}."
+        )
     asked = tuple(context if isinstance(context, Context) else Context(context) for context in contexts)
     if not asked:
         raise Refusal("there is no prompt to sample from; give at least one.")
@@ -159,11 +184,46 @@ def rollout(
         scored=scored,
     )
     sampled = time.perf_counter()
-    judgement = judged(judge, asked, samples)
+    compared = None
+    if isinstance(judge, Comparer):
+        judgement, compared = compare(judge, asked, samples, cast(Ranking, how))
+    else:
+        judgement = judged(judge, asked, samples)
     done = time.perf_counter()
-    pairs = make_pairs(asked, samples, judgement, how, number)
+    pairs = make_pairs(asked, samples, judgement, how, number, compared)
     seconds = {"sample": sampled - start, "judge": done - sampled, "pair": time.perf_counter() - done}
-    return Round(number, asked, samples, judgement, judge.name, sampling, seconds, pairs)
+    return Round(number, asked, samples, judgement, judge.name, sampling, seconds, pairs, compared)
+
+
+def compare(
+    comparer: Comparer, contexts: Sequence[Context], samples: Samples, how: Ranking
+) -> tuple[Judgement, tuple[Comparisons, ...]]:
+    """What the comparer says of the comparisons that the ranking asks for, in both orders where it is not symmetric."""
+    found: tuple[dict[tuple[int, int], float], ...] = tuple({} for _ in contexts)
+
+    def ask(asked: list[tuple[int, int, int]]) -> list[float]:
+        texts = samples.texts
+        said = both_ways(
+            comparer,
+            [contexts[n] for n, _, _ in asked],
+            [texts[n][i] for n, i, _ in asked],
+            [texts[n][j] for n, _, j in asked],
+        ).tolist()
+        for (n, i, j), p in zip(asked, said, strict=True):
+            found[n][i, j] = p
+        return said
+
+    rank(samples.texts, ask, how)
+    if any(found) and not any(math.isfinite(p) for one in found for p in one.values()):
+        raise Refusal(
+            f"the comparer {comparer.name!r} failed on every comparison of this round; there is nothing to learn from."
+        )
+    shares = []
+    for one, count in zip(found, samples.encoded.counts, strict=True):
+        won = [[p if i == k else 1 - p for (i, j), p in one.items() if k in (i, j)] for k in range(count)]
+        shares += [sum(ps) / len(ps) if ps else math.nan for ps in won]
+    reward = torch.tensor(shares, dtype=torch.float32).reshape(len(shares), 1)
+    return Judgement(reward, torch.isfinite(reward[:, 0]), (comparer.name,)), found
 
 
 def judged(judge: Judge, contexts: Sequence[Context], samples: Samples) -> Judgement:

@@ -35,7 +35,9 @@ from penchant.objectives.base import Objective, rewards
 from penchant.objectives.scored import Pairs
 from penchant.report.card import model_card
 from penchant.report.page import render
-from penchant.rewards.base import Judge
+from penchant.rewards.asking import Asking
+from penchant.rewards.base import Comparer, Judge
+from penchant.running.judging import paired_by, ready
 from penchant.running.measure import Measure, reference_cache
 from penchant.running.prepare import Prepared, prepare
 from penchant.running.voice import Voice
@@ -54,7 +56,7 @@ class Alignment:
         data: Any,
         objective: Objective,
         output: Path,
-        judge: Judge | None,
+        judge: Judge | Comparer | Asking | None,
         unseen: Any,
         settings: Settings,
         voice: Voice,
@@ -104,14 +106,15 @@ class Alignment:
         scorer.moved = checkpoint.latest(self.folder.checkpoints) is not None
         cache = reference_cache(loaded, precision, self.accelerator.device)
         anchors = Anchors(scorer, self.objective, self.settings, self.accelerator, cache, self.voice.progress)
-        measure = Measure(anchors, self.objective, self.settings, self.judge)
+        judge = ready(self.judge, scorer, self.settings)
+        measure = Measure(anchors, self.objective, self.settings, judge)
         pairs_before, samples_before = self._before(measure, prepared)
 
         if prepared.train is not None:
             source = FromFile(prepared.train, anchors)
         else:
-            assert self.judge is not None
-            source = FromRounds(prepared.prompts, self.judge, anchors, self.settings, self.folder)
+            assert judge is not None
+            source = FromRounds(prepared.prompts, judge, anchors, self.settings, self.folder)
         begun = RunEvidence(
             self._asked(), choices, prepared.about, pairs_before=pairs_before, samples_before=samples_before
         )
@@ -304,10 +307,12 @@ class Alignment:
         return verdict
 
 
-def consistent(objective: Objective, settings: Settings, judge: Judge | None) -> None:
+def consistent(objective: Objective, settings: Settings, judge: Judge | Comparer | Asking | None) -> None:
     """Refuses settings that contradict each other before anything is loaded."""
     if settings.rounds and judge is None:
         raise Refusal(f"rounds={settings.rounds} samples responses, and somebody must judge them: give --judge.")
+    if settings.rounds:
+        paired_by(objective, settings, judge)
     idle = {
         "without lora": () if settings.lora else ("lora_alpha", "lora_targets"),
         "without rounds": () if settings.rounds else ("prompts_per_round", "samples", "pairing"),

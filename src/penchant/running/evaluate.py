@@ -19,8 +19,10 @@ from penchant.evaluation.evidence import RunEvidence
 from penchant.evaluation.verdict import Verdict, judge_run
 from penchant.feedback import convert, open_source
 from penchant.objectives.base import Objective
-from penchant.rewards.base import Judge
+from penchant.rewards.asking import Asking
+from penchant.rewards.base import Comparer, Judge
 from penchant.rollouts import contexts_of
+from penchant.running.judging import ready
 from penchant.running.measure import Measure, reference_cache
 from penchant.running.voice import Voice
 
@@ -30,7 +32,7 @@ def evaluate(
     reference: str,
     data: str | Path,
     objective: Objective,
-    judge: Judge | None,
+    judge: Judge | Comparer | Asking | None,
     settings: Settings,
     voice: Voice,
 ) -> tuple[RunEvidence, Verdict]:
@@ -92,7 +94,7 @@ def _measure(
     reference: Loaded,
     precision: Precision,
     objective: Objective,
-    judge: Judge | None,
+    judge: Judge | Comparer | Asking | None,
     settings: Settings,
     accelerator: Accelerator,
     voice: Voice,
@@ -102,4 +104,5 @@ def _measure(
     scorer = Scorer(loaded.domain, loaded.policy, precision, accelerator.device, settings.tokens, None, start)
     scorer.moved = loaded is not reference
     cache = reference_cache(reference, precision, accelerator.device)
-    return Measure(Anchors(scorer, objective, settings, accelerator, cache, voice.progress), objective, settings, judge)
+    anchors = Anchors(scorer, objective, settings, accelerator, cache, voice.progress)
+    return Measure(anchors, objective, settings, ready(judge, scorer, settings))

@@ -22,11 +22,13 @@ from penchant.engine.sources import Anchors
 from penchant.evaluation.evidence import PairEvidence, SampleEvidence
 from penchant.evaluation.pairs import pair_evidence
 from penchant.evaluation.samples import sample_evidence
+from penchant.feedback.records import as_text
 from penchant.files import cache_folder, fingerprint
 from penchant.objectives.base import Objective, rewards
 from penchant.objectives.scored import Pairs, Scored, masks
 from penchant.references.store import Store
-from penchant.rewards.base import Context, Judge
+from penchant.rewards.base import Comparer, Context, Judge
+from penchant.rewards.compare import WinAgainst
 from penchant.rollouts.round import judged
 from penchant.version import __version__
 
@@ -34,9 +36,10 @@ from penchant.version import __version__
 class Measure:
     """Scores pairs and samples of one run, always in the same way."""
 
-    def __init__(self, anchors: Anchors, objective: Objective, settings: Settings, judge: Judge | None) -> None:
+    def __init__(self, anchors: Anchors, objective: Objective, settings: Settings, judge: Judge | Comparer | None) -> None:
         self.anchors, self.objective, self.settings, self.judge = anchors, objective, settings, judge
         self._stores: dict[int, Store] = {}
+        self._at_start: dict[str, str] = {}
 
     def pairs(self, rows: Encoded | None, title: str) -> PairEvidence | None:
         """The policy's rewards and log-probs on pairs; None where there are none, or the objective has no reward."""
@@ -58,7 +61,7 @@ class Measure:
         """The policy's answers to prompts, judged; the seed is the same at every call."""
         if not contexts:
             return None
-        scorer, settings, judge = self.anchors.scorer, self.settings, self.judge
+        scorer, settings, judge = self.anchors.scorer, self.settings, self._judge(contexts)
         self.anchors.progress("answering held-out prompts", 0, 1)
         samples = scorer.domain.sample(
             scorer.policy,
@@ -77,8 +80,22 @@ class Measure:
         samples = replace(samples, logp=now)
         judgement = judged(judge, contexts, samples) if judge is not None else None
         self.anchors.progress("answering held-out prompts", 1, 1)
-        prompts = [shown(context) for context in contexts]
+        prompts = [as_text(context.prompt) for context in contexts]
         return sample_evidence(samples, ref, judgement, prompts, judge.name if judge is not None else None)
+
+    def _judge(self, contexts: Sequence[Context]) -> Judge | None:
+        """Who scores single answers: the judge; for a comparer, how probably it prefers them to the start's greedy ones."""
+        if not isinstance(self.judge, Comparer):
+            return self.judge
+        new = [context for context in contexts if WinAgainst.key(context) not in self._at_start]
+        if new:
+            scorer = self.anchors.scorer
+            with scorer.start() as policy:
+                greedy = scorer.domain.sample(
+                    policy, [context.prompt for context in new], limit=self.settings.limit, temperature=0.0, scored=False
+                )
+            self._at_start |= {WinAgainst.key(context): texts[0] for context, texts in zip(new, greedy.texts, strict=True)}
+        return WinAgainst(self.judge, self._at_start)
 
     def _all(self, rows: Encoded, score: Callable[[Encoded], Tensor]) -> Tensor:
         """log π of all responses, [n, steps], scored in micro-batches."""
@@ -95,10 +112,3 @@ def reference_cache(loaded: Loaded, precision: Precision, device: torch.device) 
     code = "".join(Path(str(module.__file__)).read_text(encoding="utf-8") for module in (policy, logits))
     made = (__version__, torch.__version__, version("transformers"), device.type, precision.name, precision.matmul)
     return cache_folder() / "references" / fingerprint(loaded.source["fingerprint"], code, json.dumps(made))
-
-
-def shown(context: Context) -> str:
-    """A prompt as one text: the string itself, or its turns by name."""
-    if isinstance(context.prompt, str):
-        return context.prompt
-    return "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in context.prompt)

@@ -1,0 +1,73 @@
+"""Who judges a run, made ready: a judge that asks a language model is given one to ask, the run's own start or another.
+What is asked, and what becomes of the answers, is decided below."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from penchant.domains.base import Domain, Encoded
+from penchant.domains.models import load
+from penchant.engine.batching import micro_batches
+from penchant.engine.settings import Settings
+from penchant.engine.sources import Scorer
+from penchant.errors import Refusal
+from penchant.feedback.pairing import How
+from penchant.feedback.ranking import Ranking
+from penchant.feedback.records import Prompt, Row
+from penchant.objectives.base import Objective
+from penchant.rewards.asking import AnswerScore, Asking
+from penchant.rewards.base import Comparer, Judge
+
+
+def ready(judge: Judge | Comparer | Asking | None, scorer: Scorer, settings: Settings) -> Judge | Comparer | None:
+    """The judge itself; one that asks a language model with the model it asks: the run's start, frozen, which a moving
+    policy does not move; or the one it names, in its own words and template."""
+    if not isinstance(judge, Asking):
+        return judge
+    if judge.model is None:
+        return judge.by(answer_score(scorer.domain, scorer.at_start, settings.tokens))
+    other = load(judge.model, allow_bin=settings.allow_bin)
+    other.policy.to(scorer.device).requires_grad_(False)
+    alone = Scorer(other.domain, other.policy, scorer.precision, scorer.device, settings.tokens, None, lambda: other.policy)
+    return judge.by(answer_score(other.domain, alone.now, settings.tokens))
+
+
+def paired_by(objective: Objective, settings: Settings, judge: Judge | Comparer | Asking | None) -> None:
+    """Refuses a pairing that the judge cannot carry out, or that leaves out what the objective reads."""
+    ranking = settings.pairing in get_args(Ranking)
+    if isinstance(judge, Comparer | Asking) and not ranking:
+        raise Refusal(
+            f"the judge {judge.name!r} compares responses and gives no scores, so they cannot be paired by "
+            f"{settings.pairing!r}: set --pairing to one of {', '.join(get_args(Ranking))}."
+        )
+    given = "strength" if ranking else "margin"
+    if missing := objective.needs.columns & ({"strength", "margin"} - {given}):
+        other = get_args(How if ranking else Ranking)
+        raise Refusal(
+            f"{objective!r} needs the column {', '.join(missing)}, but pairing={settings.pairing!r} gives {given}: set "
+            f"--pairing to one of {', '.join(other)}."
+        )
+
+
+def answer_score(domain: Domain, score: Callable[[Encoded], Tensor], budget: int) -> AnswerScore:
+    """log π(answer | prompt) of single answers, without a stop token after them, a budget of tokens at a time."""
+
+    def scores(prompts: Sequence[Prompt], answers: Sequence[str]) -> Tensor:
+        cut = {"completion_stopped": False}
+        rows = [Row(n, "labelled", *one, label=True, extra=cut) for n, one in enumerate(_alone(prompts, answers))]
+        encoded = domain.encode(rows)
+        out = torch.full((len(rows),), torch.nan)  # a prompt that is too long is no judgement
+        for group in micro_batches(encoded.sizes, budget):
+            some = encoded.select(group)
+            out[[encoded.numbers[i] for i in group]] = score(some).cpu().sum(-1)
+        return out
+
+    return scores
+
+
+def _alone(prompts: Sequence[Prompt], answers: Sequence[str]) -> list[tuple[Prompt, tuple[str]]]:
+    return [(prompt, (answer,)) for prompt, answer in zip(prompts, answers, strict=True)]
