@@ -328,6 +328,16 @@ def order_and_padding(objective: Objective, kind: Kind) -> None:
     assert objective.count(turned) == objective.count(batch) == len(value)
     torch.testing.assert_close(step(objective, [turned]), step(objective, [batch]))
     torch.testing.assert_close(slopes(step(objective, [turned]), batch), slopes(step(objective, [batch]), batch))
+    if isinstance(batch, Lists):
+        mixed = shuffled(batch)
+        torch.testing.assert_close(step(objective, [mixed]), step(objective, [batch]))
+        torch.testing.assert_close(slopes(step(objective, [mixed]), batch), slopes(step(objective, [batch]), batch))
+
+
+def shuffled(batch: Lists) -> Lists:
+    """The same lists, their responses in another order and among one another."""
+    at = torch.randperm(len(batch.y), generator=torch.Generator().manual_seed(0))
+    return Lists(batch.y.take(at), batch.group[at], batch.gain[at], **batch.columns)
 
 
 def padding_rows(objective: Objective, kind: Kind) -> None:

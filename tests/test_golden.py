@@ -1,5 +1,5 @@
 """Loss and gradient of every objective against numbers that somebody else computed (tests/golden), and against a second
-derivation (tests/twins.py). The format is described in tests/golden/README.md."""
+derivation (tests/twins.py, tests/twins_lists.py). The format is described in tests/golden/README.md."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 import twins
+import twins_lists
 from penchant.objectives import Labelled, Lists, Objective, Pairs, Scored, catalogue, read
 
 FOLDER = Path(__file__).with_name("golden")
@@ -133,9 +134,13 @@ def exact(response: dict[str, Any]) -> twins.Response:
 
 
 def twin_of(case: dict[str, Any]) -> Any:
-    """The method's second derivation for this kind of data; None where it has none."""
+    """The method's second derivation for this kind of data; None where it has none. It gives one number per row, so it is
+    silent where a list has a value for each of its pairs or responses."""
     kind = next(key for key in ("pairs", "responses", "lists") if key in case)
-    return twins.ALL.get((type(read(case["objective"])).__name__, kind))
+    objective = read(case["objective"])
+    if kind == "lists" and objective.unit != "list":
+        return None
+    return (twins.ALL | twins_lists.ALL).get((type(objective).__name__, kind))
 
 
 DERIVED = [c for c in CASES if twin_of(c[1]) and not c[1]["source"].startswith("by definition")]

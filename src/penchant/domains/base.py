@@ -68,6 +68,11 @@ class Encoded:
         return [len(y) for _, y in self.flat]
 
     @property
+    def response_numbers(self) -> list[int]:
+        """The row number of every response, flat."""
+        return [number for number, count in zip(self.numbers, self.counts, strict=True) for _ in range(count)]
+
+    @property
     def sizes(self) -> list[int]:
         """What scoring row i plainly costs, in tokens: the context is read once per response."""
         return [sum(len(c) + len(y) for y in ys) for c, ys in zip(self.contexts, self.responses, strict=True)]

@@ -8,7 +8,8 @@ from functools import cache
 from typing import Any
 
 from penchant.errors import nearest
-from penchant.objectives.base import Listwise, Needs, Objective, Paired, Sum
+from penchant.objectives.base import Needs, Objective, Paired, Sum
+from penchant.objectives.listwise import Listwise
 from penchant.objectives.scored import Batch, Labelled, Lists, Pairs, Rollouts, Scored
 from penchant.objectives.wrapper import Wrapper
 
@@ -37,7 +38,7 @@ def catalogue() -> dict[str, type[Objective]]:
     """Every method in this folder by name: the dataclasses defined in its files."""
     found: dict[str, type[Objective]] = {}
     for module in pkgutil.iter_modules(__path__):
-        if module.name in ("base", "regressed", "scored", "reader", "describe", "wrapper"):
+        if module.name in ("base", "listwise", "regressed", "scored", "reader", "describe", "wrapper"):
             continue
         namespace = vars(importlib.import_module(f"{__name__}.{module.name}"))
         for name, thing in namespace.items():

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, cast
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from penchant.errors import Refusal
@@ -21,7 +21,7 @@ from penchant.objectives.ranges import Positive as Positive
 from penchant.objectives.ranges import Range as Range
 from penchant.objectives.ranges import Real as Real
 from penchant.objectives.ranges import Share as Share
-from penchant.objectives.scored import NOTHING, Batch, Lists, Pairs, Scored
+from penchant.objectives.scored import NOTHING, Batch, Pairs, Scored
 
 State = Mapping[str, Tensor]
 """What an objective remembers between steps, by name. It is kept in the checkpoint."""
@@ -167,27 +167,6 @@ class Paired(Objective):
         if isinstance(batch, Scored):
             batch = Pairs(batch, l)
         return self.loss_scored(batch.w, batch.l)
-
-
-class Listwise(Objective):
-    """A loss on the rewards of a list of responses, one row per list, and on the gains they were given."""
-
-    data = Lists
-    unit = "list"
-
-    def loss(
-        self, reward: Float[Tensor, "lists k"], gain: Float[Tensor, "lists k"], mask: Bool[Tensor, "lists k"]
-    ) -> Float[Tensor, "lists"]:
-        raise NotImplementedError(f"{type(self).__name__} does not say how to compute its loss.")
-
-    def __call__(self, batch: Lists, state: State | None = None) -> Float[Tensor, "lists"]:
-        reward, mask = batch.dense(self.reward(batch.y))
-        return self.loss(reward, batch.dense(batch.gain.to(reward.dtype))[0], mask)
-
-
-def log_share(x: Float[Tensor, "lists k"], mask: Bool[Tensor, "lists k"]) -> Float[Tensor, "lists k"]:
-    """log softmax of each list over the places where it has a response; 0 elsewhere."""
-    return x.masked_fill(~mask, -math.inf).log_softmax(-1).masked_fill(~mask, 0.0)
 
 
 class Sum(Objective):

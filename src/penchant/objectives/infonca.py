@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from penchant.objectives.base import REFERENCE, Listwise, Positive, log_share
+from penchant.objectives.base import REFERENCE, Positive
+from penchant.objectives.listwise import Listwise, log_share
 from penchant.objectives.scored import Scored
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -327,15 +328,19 @@ class Lists(Batch):
 
     def dense(self, x: Float[Tensor, "n"]) -> tuple[Float[Tensor, "lists k"], Bool[Tensor, "lists k"]]:
         """One row per list, in order of group number, padded with 0; and where a value stands."""
+        filled, at, order = self._table
+        return torch.zeros(filled.shape, dtype=x.dtype, device=x.device).index_put(at, x[order]), filled
+
+    @cached_property
+    def _table(self) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor]:
+        """Where responses stand in the table of lists, at which places, and in which order they are put there."""
         _, row, count = torch.unique(self.group, return_inverse=True, return_counts=True)
         order = torch.argsort(row, stable=True)
         start = torch.cumsum(count, 0) - count
-        place = torch.arange(len(row), device=row.device) - start[row[order]]
-        shape = (len(count), int(count.max()) if len(count) else 0)
-        filled = torch.zeros(shape, dtype=torch.bool, device=x.device)
-        filled[row[order], place] = True
-        out = torch.zeros(shape, dtype=x.dtype, device=x.device).index_put((row[order], place), x[order])
-        return out, filled
+        at = row[order], torch.arange(len(row), device=row.device) - start[row[order]]
+        longest = int(count.max()) if len(count) else 1  # one place at least, so that a list has a largest value
+        filled = torch.zeros((len(count), longest), dtype=torch.bool, device=row.device)
+        return filled.index_put(at, torch.ones_like(row, dtype=torch.bool)), at, order
 
 
 class Rollouts(Batch):

@@ -13,6 +13,7 @@ from penchant.errors import Refusal
 from penchant.feedback import Source, convert, open_source, split
 from penchant.feedback.records import Accounting, Kind, Row
 from penchant.objectives.base import Objective, kinds_of
+from penchant.objectives.listwise import Listwise
 from penchant.objectives.scored import Batch, Labelled, Lists, Pairs
 from penchant.rewards.base import Context
 from penchant.rollouts.prompts import contexts_of
@@ -68,6 +69,7 @@ def prepare(data: Any, unseen: Any, domain: Domain, objective: Objective, settin
     else:
         encoded = domain.encode(_fitting(train_rows, source.kind, objective, notes))
         accounting = encoded.accounting
+        _gains_allowed(encoded, objective)
     _enough(source, accounting, settings)
     held_pairs = _held_pairs(held_rows, domain)
     about = {
@@ -107,6 +109,13 @@ def _fitting(rows: Iterable[Row], kind: Kind, objective: Objective, notes: list[
             notes.append(f"{kind} read as {wanted} rows, which is what {objective!r} takes")
             return convert(rows, wanted)
     raise Refusal(f"the data has {kind} rows, but {objective!r} learns from {' or '.join(takes)}.")
+
+
+def _gains_allowed(rows: Encoded, objective: Objective) -> None:
+    """Refuses scores that a loss on lists is not defined for, once for all rows: in a step it would wait for the device."""
+    for _, term in objective.terms:
+        if isinstance(term, Listwise) and len(rows):
+            term.check_gains(rows.columns["gain"], rows.response_numbers)
 
 
 def _held_pairs(rows: Sequence[Row], domain: Domain) -> Encoded | None:
