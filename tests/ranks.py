@@ -11,16 +11,22 @@ import torch
 from accelerate import Accelerator
 
 from penchant.engine.step import Step
-from penchant.objectives import DPO, KTO, NLL, Consensus, Labelled, Pairs
-from penchant.objectives.base import zeros
+from penchant.objectives import DPO, KTO, NLL, BetaDPO, Consensus
+from penchant.objectives.base import kinds_of, zeros
 from test_engine import FP32, Sorted, material
 from toy import Numbers, Table, rows
 
 torch.set_num_threads(1)
 accelerator = Accelerator(cpu=True)
 out = {}
-for objective in (DPO() + 0.3 * NLL(reduction="token"), KTO(), Sorted(), Consensus(DPO()) + 0.1 * NLL()):
-    encoded = rows(7, Labelled if isinstance(objective, KTO) else Pairs)
+for objective in (
+    DPO() + 0.3 * NLL(reduction="token"),
+    KTO(),
+    Sorted(),
+    Consensus(DPO()) + 0.1 * NLL(),
+    BetaDPO(filter=0.3),
+):
+    encoded = rows(7, kinds_of(objective)[0])
     for budget in (15, 10_000):  # 10,000: one micro-batch, so that the second rank has none
         table = Table()
         policy = accelerator.prepare(table) if accelerator.num_processes > 1 else table

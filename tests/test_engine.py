@@ -25,8 +25,24 @@ from penchant.engine.settings import Settings
 from penchant.engine.sources import Anchors, FromFile, Scorer
 from penchant.engine.step import BrokenStep, Material, Step
 from penchant.errors import Refusal, StoppedRun
-from penchant.objectives import DPO, IPO, KTO, NLL, ORPO, Consensus, Labelled, Objective, Paired, Pairs, SimPO
-from penchant.objectives.base import zeros
+from penchant.objectives import (
+    BCO,
+    DPO,
+    IPO,
+    KTO,
+    NLL,
+    ORPO,
+    AOTUnpaired,
+    BetaDPO,
+    Consensus,
+    Labelled,
+    Objective,
+    Paired,
+    Pairs,
+    RelativePO,
+    SimPO,
+)
+from penchant.objectives.base import kinds_of, zeros
 from penchant.references.store import Store, fill
 from toy import Numbers, Table, rows
 
@@ -83,11 +99,15 @@ class Sorted(Paired):
         Sorted(),
         Sorted() + DPO(),
         Consensus(DPO()) + 0.1 * NLL(),
+        BCO(),
+        AOTUnpaired(),
+        RelativePO(),
+        BetaDPO(filter=0.3) + 0.1 * NLL(),
     ],
     ids=repr,
 )
 def test_accumulation_invariance(objective: Objective):
-    encoded = rows(8, Labelled if isinstance(objective, KTO) else Pairs)
+    encoded = rows(8, kinds_of(objective)[-1])
     whole, state, loss = one_step(objective, encoded, budget=10_000)
     assert whole.abs().max() > 1e-3
     for budget in (48, 24, 1):

@@ -1,5 +1,5 @@
 """Loss and gradient of every objective against numbers that somebody else computed (tests/golden), and against a second
-derivation (tests/twins.py, tests/twins_lists.py). The format is described in tests/golden/README.md."""
+derivation (tests/twins.py, twins_lists.py and twins_coupled.py). The format is described in tests/golden/README.md."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 import twins
+import twins_coupled
 import twins_lists
 from penchant.objectives import Labelled, Lists, Objective, Pairs, Scored, catalogue, read
 
@@ -140,7 +141,7 @@ def twin_of(case: dict[str, Any]) -> Any:
     objective = read(case["objective"])
     if kind == "lists" and objective.unit != "list":
         return None
-    return (twins.ALL | twins_lists.ALL).get((type(objective).__name__, kind))
+    return (twins.ALL | twins_lists.ALL | twins_coupled.ALL).get((type(objective).__name__, kind))
 
 
 DERIVED = [c for c in CASES if twin_of(c[1]) and not c[1]["source"].startswith("by definition")]

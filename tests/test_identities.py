@@ -13,26 +13,38 @@ from torch.testing import assert_close
 import laws
 from penchant.errors import Refusal
 from penchant.objectives import (
+    AOT,
+    BCO,
     CDPO,
     CPO,
     DPO,
     DPOP,
+    EXO,
+    FDPO,
     IPO,
     KTO,
     LNDPO,
     NCA,
     NLL,
     ORPO,
+    OSP,
     RDPO,
+    AlphaDivergenceDPO,
+    AOTUnpaired,
     APODown,
     APOZero,
+    BetaDPO,
     Hinge,
     Labelled,
+    LengthDesensitisedDPO,
     LengthRegularisedDPO,
     Objective,
     Pairs,
+    RelativePO,
+    RewardAwarePO,
     Scored,
     SimPO,
+    catalogue,
 )
 
 
@@ -67,12 +79,31 @@ def of_length(n: int, seed: int) -> Scored:
         (NCA(), 2 * math.log(2)),
         (APOZero(), 0.0),
         (APODown(), 0.0),
+        (EXO(flip=0.2), -math.log(4 * 0.2 * 0.8) / 2),
+        (BCO(), 2 * math.log(2)),
+        (FDPO(divergence="forward_kl"), math.log(2)),
+        (FDPO(), math.log(2)),
+        (AlphaDivergenceDPO(), math.log(2)),
+        (LengthDesensitisedDPO(), math.log(2)),
+        (AOT(), math.log(2)),
+        (AOTUnpaired(), math.log(2)),
+        (RelativePO(), math.log(2)),
+        (BetaDPO(filter=0), math.log(2)),
     ],
     ids=repr,
 )
 def test_the_loss_at_policy_equal_reference(objective: Objective, value: float):
-    values = objective(at_reference(pairs()))
+    batch = at_reference(pairs())
+    values = objective(batch, state=laws.state_of(objective, [batch]))
     assert_close(values, torch.full_like(values, value))
+
+
+def test_every_base_method_is_here():
+    names = (
+        "NLL DPO IPO SimPO KTO CDPO RDPO SLiC Hinge CPO ORPO LengthRegularisedDPO DPOP NCA InfoNCA BCO APOZero APODown EXO "
+        "BetaDPO SPPO DiscoPOP LNDPO AOT AOTUnpaired FDPO AlphaDivergenceDPO LengthDesensitisedDPO"
+    )
+    assert set(names.split()) <= set(catalogue())
 
 
 def test_kto_at_policy_equal_reference_is_a_half_each():
@@ -97,10 +128,99 @@ def test_rdpo_is_dpo_less_its_correction_and_unbiased_over_the_flips():
         assert_close(mean, DPO(0.3)(batch), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("objective", [CDPO(0.3, 0), RDPO(0.3, 0), DPOP(0.3, 0), LengthRegularisedDPO(0.3, 0)], ids=repr)
+OFF = (
+    CDPO(0.3, 0),
+    RDPO(0.3, 0),
+    DPOP(0.3, 0),
+    LengthRegularisedDPO(0.3, 0),
+    BetaDPO(0.3, alpha=0, filter=0),
+    LengthDesensitisedDPO(0.3, alpha=1),
+    RelativePO(0.3, own=1),
+    FDPO(0.3, "reverse_kl"),
+)
+
+
+@pytest.mark.parametrize("objective", OFF, ids=repr)
 def test_what_is_switched_off_leaves_dpo(objective: Objective):
     batch = pairs(16)
-    assert_close(objective(batch), DPO(0.3)(batch))
+    assert_close(objective(batch, state=laws.state_of(objective, [batch])), DPO(0.3)(batch))
+
+
+@pytest.mark.parametrize("objective", [AOT(0.3), AOTUnpaired(0.3), RelativePO(0.3)], ids=repr)
+def test_a_pair_alone_in_its_step_is_dpo(objective: Objective):
+    for i in range(4):
+        alone = laws.rows_of(pairs(4), [i])
+        assert_close(objective(alone), DPO(0.3)(alone))
+
+
+def test_alpha_divergences_lead_from_the_reverse_to_the_forward_kl():
+    batch = pairs(16)
+    for alpha, end in ((1e-9, "reverse_kl"), (1 - 1e-9, "forward_kl")):
+        assert_close(AlphaDivergenceDPO(0.3, alpha)(batch), FDPO(0.3, end)(batch), rtol=1e-6, atol=1e-7)
+
+
+def test_an_exponential_that_would_overflow_still_pulls_the_chosen_up():
+    w = torch.tensor([[-500.0]], requires_grad=True)
+    one, zero = torch.ones(1, 1, dtype=torch.bool), torch.zeros(1, 1)
+    for objective in (FDPO(divergence="forward_kl"), AlphaDivergenceDPO(alpha=0.9)):
+        loss = objective(Pairs(Scored(w, one, zero), Scored(zero, one, zero))).sum()
+        assert loss.isfinite() and -1e28 < torch.autograd.grad(loss, w)[0].item() < -1e24
+
+
+def test_length_desensitised_dpo_reads_one_response_by_the_length_of_the_other():
+    long, short = of_length(4, 1), of_length(2, 2)
+    w, l = torch.autograd.grad(LengthDesensitisedDPO(alpha=0.25)(Pairs(long, short)).sum(), [long.logp, short.logp])
+    assert_close(w[:, 2:], 0.25 * w[:, :2])
+    assert_close(l, -w[:, :2])
+
+
+def test_aot_unpaired_does_not_care_which_response_answered_which_prompt():
+    batch, objective = pairs(8), AOTUnpaired(0.3)
+    mixed = Pairs(batch.w, batch.l.take(torch.arange(8).roll(3)))
+    assert_close(objective(mixed), objective(batch))
+    together = laws.merged([Labelled(batch.w, torch.ones(8) > 0), Labelled(batch.l, torch.zeros(8) > 0)])
+    assert_close(objective(together), objective(batch))
+
+
+def test_aot_compares_quantiles_of_unequal_numbers_by_what_they_have_in_common():
+    """Three good against two bad: the middle good one stands half against each."""
+    y = Scored(
+        torch.tensor([[3.0], [1.0], [2.0], [0.5], [-0.5]], dtype=torch.float64), torch.ones(5, 1) > 0, torch.zeros(5, 1)
+    )
+    values = AOTUnpaired(1.0)(Labelled(y, torch.tensor([True, True, True, False, False])))
+    cost = lambda good, bad: math.log1p(math.exp(bad - good))  # noqa: E731
+    assert values.tolist() == pytest.approx([cost(1, -0.5), (cost(2, -0.5) + cost(2, 0.5)) / 2, cost(3, 0.5)])
+
+
+def test_reward_aware_po_is_soft_labels_less_their_entropy_and_dpo_for_a_sure_judge():
+    batch = pairs(16)
+    margin = torch.linspace(-2, 2, 16, dtype=torch.float64)
+    p = torch.sigmoid(0.7 * margin)
+    soft = OSP(0.3)(Pairs(batch.w, batch.l, strength=p))
+    entropy = torch.distributions.Bernoulli(p).entropy()
+    assert_close(RewardAwarePO(0.3, 0.7)(Pairs(batch.w, batch.l, margin=margin)), soft - entropy)
+    sure = Pairs(batch.w, batch.l, margin=torch.full((16,), 1e9, dtype=torch.float64))
+    assert_close(RewardAwarePO(0.3)(sure), DPO(0.3)(batch))
+
+
+def drawn(objective: BetaDPO, batch: Pairs, steps: int, std: float = 1.0) -> Tensor:
+    state = {"mean": torch.tensor(0.0), "std": torch.tensor(std), "steps": torch.tensor(float(steps))}
+    return objective(batch, state=state) != 0
+
+
+def test_beta_dpo_draws_with_its_weights_and_the_same_again_after_a_resume():
+    w, mask = torch.tensor([[1.5], [0.0]], dtype=torch.float64), torch.ones(2, 1) > 0
+    batch = Pairs(Scored(w, mask, torch.zeros(2, 1)), Scored(torch.zeros(2, 1), mask, torch.zeros(2, 1)))
+    objective, weight = BetaDPO(filter=0.5), math.exp(-(1.5**2) / 2)
+    first = [bool(drawn(objective, batch, k)[0]) for k in range(2000)]
+    share = weight / (1 + weight)
+    assert abs(sum(first) / 2000 - share) < 4 * math.sqrt(share * (1 - share) / 2000)
+    assert first[:50] == [bool(drawn(objective, batch, k)[0]) for k in range(50)]
+
+
+def test_beta_dpo_leaves_the_asked_share_out_and_at_least_one_pair_in():
+    for rows, share, kept in ((10, 0.2, 8), (64, 0.2, 51), (3, 0.5, 2), (1, 0.9, 1), (4, 0.0, 4)):
+        assert int(drawn(BetaDPO(filter=share), pairs(rows), steps=1).sum()) == kept
 
 
 def test_lndpo_is_dpo_over_the_length_and_simpo_under_a_uniform_reference():

@@ -44,6 +44,10 @@ class Response:
         return self.likelihood / product(product(x.exp() for x in tables[name]) ** w for name, w in weights.items())
 
 
+Rows = Sequence[Sequence[Response]]
+Columns = dict[str, list[Decimal]]
+
+
 def product(xs: Any) -> Decimal:
     out = D(1)
     for x in xs:
@@ -236,6 +240,43 @@ def tdpo(w: Response, l: Response, beta: Decimal, alpha: Decimal = ONE) -> Decim
     return -prefers(strength(w), strength(l)).ln()
 
 
+def fdpo(w: Response, l: Response, beta: Decimal, divergence: str) -> Decimal:
+    """Bradley-Terry on strengths exp(β f′(π/π_ref))."""
+    slope = {
+        "reverse_kl": lambda v: v.ln(),
+        "forward_kl": lambda v: -1 / v,
+        "jensen_shannon": lambda v: (2 * v / (1 + v)).ln(),
+    }[divergence]
+    return alike(beta * (slope(w.odds_against_ref) - slope(l.odds_against_ref)))
+
+
+def alpha_divergence_dpo(w: Response, l: Response, beta: Decimal, alpha: Decimal) -> Decimal:
+    return alike(beta * (l.odds_against_ref**-alpha - w.odds_against_ref**-alpha) / alpha)
+
+
+def alike(margin: Decimal) -> Decimal:
+    """−log of the probability that a margin says; the margin itself where e^margin has no decimal."""
+    return -margin if margin < -(10**6) else (1 + (-margin).exp()).ln()
+
+
+def length_desensitised_dpo(w: Response, l: Response, beta: Decimal, alpha: Decimal) -> Decimal:
+    public = min(w.n, l.n)
+
+    def strength(y: Response) -> Decimal:
+        first, rest = Response(y.logp[:public], y.ref[:public]), Response(y.logp[public:], y.ref[public:])
+        return (first.odds_against_ref * rest.odds_against_ref**alpha) ** beta
+
+    return -prefers(strength(w), strength(l)).ln()
+
+
+def reward_aware_po(w: Response, l: Response, beta: Decimal, eta: Decimal, distance: str, margin: Decimal) -> Decimal:
+    ours, theirs = bt(w, l, beta), prefers((eta * margin).exp(), D(1))
+    if distance == "squared":
+        return (beta * (gain(w) - gain(l)) - eta * margin) ** 2
+    a, b = (theirs, ours) if distance == "backward" else (ours, theirs)
+    return a * (a / b).ln() + (1 - a) * ((1 - a) / (1 - b)).ln()
+
+
 Twin = Callable[..., list[Decimal]]
 """A second derivation: the loss values of all rows of a step, each row a list of its responses, from the rows, the columns
 (one value per row), the method's fields and its state."""
@@ -244,7 +285,7 @@ Twin = Callable[..., list[Decimal]]
 def each(f: Callable[..., Decimal | None]) -> Twin:
     """A method whose loss is one row's own; None where a row has no value."""
 
-    def twin(rows: Sequence[Sequence[Response]], columns: dict[str, list[Decimal]], **fields: Any) -> list[Decimal]:
+    def twin(rows: Rows, columns: Columns, **fields: Any) -> list[Decimal]:
         values = [f(*row, **fields, **{name: x[i] for name, x in columns.items()}) for i, row in enumerate(rows)]
         return [x for x in values if x is not None]
 
@@ -255,6 +296,8 @@ _PAIRED = {
     "DPO": dpo, "CDPO": cdpo, "IPO": ipo, "SimPO": simpo, "CPO": cpo, "ORPO": orpo, "NLL": nll_pair,
     "RDPO": rdpo, "Hinge": hinge, "SLiC": slic, "DPOP": dpop, "LengthRegularisedDPO": length_regularised_dpo,
     "LNDPO": lndpo, "OSP": osp, "EXO": exo, "NCA": nca, "APOZero": apo_zero, "APODown": apo_down, "DiscoPOP": discopop,
+    "FDPO": fdpo, "AlphaDivergenceDPO": alpha_divergence_dpo,
+    "LengthDesensitisedDPO": length_desensitised_dpo, "RewardAwarePO": reward_aware_po,
     "INPO": inpo, "MNPO": mnpo, "ONPO": onpo, "NashIPO": nash_ipo, "EGPO": egpo, "REBEL": rebel, "SPPO": sppo,
     "BCO": bco, "TDPO": tdpo, "TDPO2": tdpo,
 }  # fmt: skip

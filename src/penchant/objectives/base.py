@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, cast
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from penchant.errors import Refusal
 from penchant.objectives.ranges import Flip as Flip
@@ -167,6 +168,12 @@ class Paired(Objective):
         if isinstance(batch, Scored):
             batch = Pairs(batch, l)
         return self.loss_scored(batch.w, batch.l)
+
+
+def bernoulli_kl(a: Float[Tensor, "n"], b: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
+    """KL( [σ(a), σ(−a)] ‖ [σ(b), σ(−b)] ): how far two probabilities are apart, from their log-odds."""
+    yes = torch.sigmoid(a) * (logsigmoid(a) - logsigmoid(b))
+    return yes + torch.sigmoid(-a) * (logsigmoid(-a) - logsigmoid(-b))
 
 
 class Sum(Objective):

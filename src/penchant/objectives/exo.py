@@ -8,9 +8,8 @@ from typing import Annotated
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
-from penchant.objectives.base import REFERENCE, Paired, Positive, Range
+from penchant.objectives.base import REFERENCE, Paired, Positive, Range, bernoulli_kl
 from penchant.objectives.scored import Scored
 
 
@@ -32,5 +31,4 @@ class EXO(Paired):
 
     def loss(self, w: Float[Tensor, "pairs"], l: Float[Tensor, "pairs"]) -> Float[Tensor, "pairs"]:
         s = w - l
-        agree = torch.sigmoid(s) * (logsigmoid(s) - log(1 - self.flip))
-        return agree + torch.sigmoid(-s) * (logsigmoid(-s) - log(self.flip))
+        return bernoulli_kl(s, torch.full_like(s, log(1 - self.flip) - log(self.flip)))
