@@ -129,7 +129,7 @@ def train(
     reference: Policy | None = None,
 ) -> dict[str, Tensor]:
     """Trains `policy` in place for so many steps of `batch` rows (all rows where not given) and gives the objective's state.
-    The reference is `reference`, or the policy as it comes."""
+    The reference is `reference`, or the policy as it comes; it is also the start of this phase and all of its history."""
     domain, frozen = Finite(), deepcopy(reference or policy).requires_grad_(False)
     step = Step(
         policy,
@@ -141,7 +141,8 @@ def train(
         tokens=ALL_TOKENS,
         clip=float("inf"),
     )
-    material = Material(rows, lambda some: domain.score(frozen, rows.select(some)).logp)
+    anchor = lambda some: domain.score(frozen, rows.select(some)).logp  # noqa: E731
+    material = Material(rows, dict.fromkeys(("ref", "prev", "history/0"), anchor))
     memory = dict(state) if state is not None else zeros(objective, {"annotator": len(rows.annotators)})
     for some in plan_steps(len(rows), batch or len(rows), 1, seed, steps):
         memory = step(material, some, memory).state

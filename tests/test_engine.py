@@ -57,9 +57,9 @@ def material(encoded: Encoded, objective: Objective, seed: int = 0) -> Material:
         return lambda picked: domain.score(other, of.select(picked)).logp.detach()
 
     if not objective.needs.mismatched:
-        return Material(encoded, anchor(encoded) if "ref" in objective.needs else None)
+        return Material(encoded, {name: anchor(encoded) for name in objective.needs.anchors})
     mixed = domain.recombine(encoded, range(len(encoded)), strangers([c.numpy().tobytes() for c in encoded.contexts], seed))
-    return Material(encoded, anchor(encoded), mixed, anchor(mixed))
+    return Material(encoded, {"ref": anchor(encoded)}, mixed, {"ref": anchor(mixed)})
 
 
 def one_step(objective: Objective, encoded: Encoded, budget: int) -> tuple[torch.Tensor, dict[str, torch.Tensor], float]:
@@ -122,9 +122,8 @@ def test_the_step_equals_the_plain_mean_over_pairs():
     encoded, objective = rows(8), DPO()
     found, _, loss = one_step(objective, encoded, budget=24)
     policy, made = Table(), material(encoded, objective)
-    assert made.ref is not None
     y = Numbers().score(policy, encoded)
-    values = objective(encoded.batch(type(y)(y.logp, y.mask, made.ref(range(8)))))
+    values = objective(encoded.batch(type(y)(y.logp, y.mask, made.anchors["ref"](range(8)))))
     values.mean().backward()
     assert loss == pytest.approx(values.mean().item(), rel=1e-6)
     torch.testing.assert_close(found, policy.table.grad)

@@ -196,22 +196,22 @@ def test_the_cache_of_reference_log_probs_knows_model_options_number_format_and_
     from tiny import tiny_model
 
     loaded, fp32 = load(tiny_folder), Precision("fp32", "highest", {})
-    key = measure.reference_cache(loaded, fp32, CPU)
-    assert measure.reference_cache(load(tiny_folder), fp32, CPU) == key
+    key = measure.reference_cache(loaded.source["fingerprint"], fp32, CPU)
+    assert measure.reference_cache(load(tiny_folder).source["fingerprint"], fp32, CPU) == key
     others = [
-        measure.reference_cache(load(tiny_model(tmp_path / "other", seed=1)), fp32, CPU),
-        measure.reference_cache(load(tiny_folder, max_length=99), fp32, CPU),
-        measure.reference_cache(load(tiny_folder, template="none"), fp32, CPU),
-        measure.reference_cache(loaded, Precision("bf16", "highest", {}), CPU),
-        measure.reference_cache(loaded, Precision("fp32", "medium", {}), CPU),
-        measure.reference_cache(loaded, fp32, torch.device("cuda")),
+        measure.reference_cache(load(tiny_model(tmp_path / "other", seed=1)).source["fingerprint"], fp32, CPU),
+        measure.reference_cache(load(tiny_folder, max_length=99).source["fingerprint"], fp32, CPU),
+        measure.reference_cache(load(tiny_folder, template="none").source["fingerprint"], fp32, CPU),
+        measure.reference_cache(loaded.source["fingerprint"], Precision("bf16", "highest", {}), CPU),
+        measure.reference_cache(loaded.source["fingerprint"], Precision("fp32", "medium", {}), CPU),
+        measure.reference_cache(loaded.source["fingerprint"], fp32, torch.device("cuda")),
     ]
     code = tmp_path / "policy.py"
     code.write_text(Path(policy.__file__).read_text() + "\n# changed\n")
     monkeypatch.setattr(policy, "__file__", str(code))
-    others.append(measure.reference_cache(loaded, fp32, CPU))
+    others.append(measure.reference_cache(loaded.source["fingerprint"], fp32, CPU))
     monkeypatch.setattr(measure, "__version__", "999")
-    others.append(measure.reference_cache(loaded, fp32, CPU))
+    others.append(measure.reference_cache(loaded.source["fingerprint"], fp32, CPU))
     assert len({key, *others}) == 9
 
 

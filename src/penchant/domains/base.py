@@ -46,6 +46,8 @@ class Encoded:
     annotators: tuple[str, ...] = ()
     """Names behind the integers of the annotator column."""
     accounting: Accounting = field(default_factory=Accounting)
+    weights: tuple[tuple[Tensor, ...], ...] | None = None
+    """How much each step counts, float32 [steps] per response, shaped as `responses`; None where no row says."""
 
     def __len__(self) -> int:
         return len(self.contexts)
@@ -78,6 +80,16 @@ class Encoded:
         return [sum(len(c) + len(y) for y in ys) for c, ys in zip(self.contexts, self.responses, strict=True)]
 
     @property
+    def weight(self) -> Tensor:
+        """How much each step of every response counts, [n, steps] with pads 0; 1 where no row says."""
+        mask = masks(self.lengths)
+        if self.weights is None:
+            return mask.float()
+        out = torch.zeros(mask.shape)
+        out[mask] = torch.cat([torch.zeros(0), *(w for row in self.weights for w in row)])
+        return out
+
+    @property
     def keys(self) -> list[str]:
         """A name by content for every response under its context, for caches."""
         out = []
@@ -106,6 +118,7 @@ class Encoded:
             responses=tuple(self.responses[i] for i in rows),
             numbers=tuple(self.numbers[i] for i in rows),
             columns=flat,
+            weights=None if self.weights is None else tuple(self.weights[i] for i in rows),
         )
 
     def numbered(self, names: Sequence[str]) -> Encoded:

@@ -68,19 +68,7 @@ def load(
     """`name`: a folder, a hub id or "smollm2". A folder with an adapter continues that adapter, held against a frozen copy
     of it; `lora` begins a new one; otherwise the whole model trains. `max_length`: tokens of prompt and response, at most
     the positions the model has. Raises Refusal."""
-    folder, commit = _find(str(name), revision, allow_bin)
-    adapter = folder if (folder / "adapter_config.json").is_file() else None
-    base = folder
-    if adapter is not None:
-        if lora is not None:
-            raise Refusal(f"model {str(name)!r} is an adapter already and is continued as it is; leave lora out.")
-        _weights(adapter, allow_bin, "adapter_model")
-        told = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-        if not told.get("base_model_name_or_path"):
-            raise Refusal(
-                f"{adapter / 'adapter_config.json'} names no base_model_name_or_path; write the model's name there."
-            )
-        base, _ = _find(told["base_model_name_or_path"], told.get("revision"), allow_bin)
+    folder, base, adapter, commit = _places(str(name), lora, revision, allow_bin)
     model, tokenizer = _read(str(name), base, adapter, allow_bin, dtype)
     with warnings.catch_warnings():  # peft asks transformers by a name that is on its way out
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
@@ -104,6 +92,30 @@ def load(
         "max_length": domain.max_length,
     }
     return Loaded(policy, domain, source)
+
+
+def identity_of(name: str, domain: Text, allow_bin: bool = False) -> str:
+    """A name by content for a saved model or adapter that reads text as `domain` does, from its files alone: what `load`
+    calls its fingerprint, without loading it."""
+    _, base, adapter, _ = _places(name, None, None, allow_bin)
+    return _fingerprint([*_weight_files(base), *(_weight_files(adapter) if adapter else [])], domain.fingerprint)
+
+
+def _places(
+    name: str, lora: LoRA | None, revision: str | None, allow_bin: bool
+) -> tuple[Path, Path, Path | None, str | None]:
+    """The model's folder, its base's and its adapter's, and the hub's commit."""
+    folder, commit = _find(name, revision, allow_bin)
+    if not (folder / "adapter_config.json").is_file():
+        return folder, folder, None, commit
+    if lora is not None:
+        raise Refusal(f"model {name!r} is an adapter already and is continued as it is; leave lora out.")
+    _weights(folder, allow_bin, "adapter_model")
+    told = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    if not told.get("base_model_name_or_path"):
+        raise Refusal(f"{folder / 'adapter_config.json'} names no base_model_name_or_path; write the model's name there.")
+    base, _ = _find(told["base_model_name_or_path"], told.get("revision"), allow_bin)
+    return folder, base, folder, commit
 
 
 @without_bars()

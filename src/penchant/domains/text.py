@@ -248,6 +248,7 @@ class Text:
             base,
             responses=tuple((y,) for y in fitted),
             columns={name: x for name, x in base.columns.items() if len(x) == len(base)},
+            weights=None,
             accounting=Accounting(read=len(base), kept=len(base), truncated=cut),
         )
 

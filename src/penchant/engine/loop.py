@@ -38,8 +38,9 @@ class Source(Protocol):
     annotators: tuple[str, ...]
     """Names behind the integers of the annotator column, the same in every phase."""
 
-    def material(self, phase: int, step: int) -> Material:
-        """The phase's rows with their reference log-probs. Asked again after a kill, it gives the same rows."""
+    def material(self, phase: int, step: int, begun: bool = False) -> Material:
+        """The phase's rows with their anchors. Asked again after a kill, it gives the same rows and the same numbers; `begun`
+        says that the policy has left the phase's start, so that what was scored there can only be read."""
         ...
 
 
@@ -113,11 +114,11 @@ def train(job: Job) -> str | None:
     with _Interrupt() as interrupt:
         try:
             for phase in range(position.phase, job.source.phases):
-                material = job.source.material(phase, position.step)
+                material = job.source.material(phase, position.step, begun=position.place > 0)
                 plan = plan_steps(
                     len(material.rows), settings.batch, settings.epochs, settings.seed + phase, settings.steps
                 )
-                if position.step == 0 and position.place == 0 and job.anchored and material.ref is not None and plan:
+                if position.step == 0 and position.place == 0 and job.anchored and "ref" in material.anchors and plan:
                     _check_start(job, step, material, plan[0])
                 for place in range(position.place, len(plan)):
                     started = time.perf_counter()

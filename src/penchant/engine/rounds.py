@@ -10,7 +10,7 @@ from typing import Any
 from penchant.engine.batching import order
 from penchant.engine.folder import RunFolder
 from penchant.engine.settings import Settings
-from penchant.engine.sources import Anchors
+from penchant.engine.sources import Anchors, Kept
 from penchant.engine.step import Material
 from penchant.errors import Refusal
 from penchant.files import write
@@ -37,7 +37,7 @@ class FromRounds:
         )
         self._rows: dict[int, Sequence[Mapping[str, Any]]] = {}
 
-    def material(self, phase: int, step: int) -> Material:
+    def material(self, phase: int, step: int, begun: bool = False) -> Material:
         made = self._round(phase)
         self._rows[phase] = made.pairs.rows
         if self._anchors.accelerator.is_main_process:
@@ -52,7 +52,9 @@ class FromRounds:
                 f"scored the same, {made.pairs.failed} were not judged{failed}. Raise --samples, --limit or --temperature, or "
                 "judge with finer scores."
             )
-        return self._anchors.material(made.pairs.encoded, f"round {made.number}", self.annotators)
+        # The first round starts where the run does; later ones from a policy that is gone once they have begun.
+        kept = Kept(self._folder.rounds / f"prev-{made.number:04d}", begun) if phase else None
+        return self._anchors.material(made.pairs.encoded, f"round {made.number}", self.annotators, kept)
 
     def _round(self, phase: int) -> Round:
         scorer, settings = self._anchors.scorer, self._settings

@@ -48,6 +48,8 @@ class Settings(BaseModel):
     """Torch threads; 0 takes OMP_NUM_THREADS where it is set, else one per core."""
 
     # Model
+    history: tuple[str, ...] = ()
+    """Saved models or adapters of earlier phases, newest first, for objectives that are held against a history."""
     lora: Count = 0
     """Rank of a new LoRA adapter; 0 trains all weights."""
     lora_alpha: Whole | None = None

@@ -17,22 +17,22 @@ from penchant.engine.batching import micro_batches, share
 from penchant.engine.metrics import Totals, measure, reduced
 from penchant.engine.precision import Precision
 from penchant.errors import StoppedRun
-from penchant.objectives.base import Objective, call
+from penchant.objectives.base import Objective, call, weighs
 from penchant.objectives.scored import Batch, Scored, masks
 
 Anchor = Callable[[Sequence[int]], Tensor]
-"""log π_ref of all responses of the given rows, [n, steps], flat in row order."""
+"""An anchor's log-probs of all responses of the given rows, [n, steps], flat in row order."""
 
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """What a step takes its rows from: the encoded rows, their reference log-probs, and (where an objective asks for them)
-    the same prompts with another row's response."""
+    """What a step takes its rows from: the encoded rows, their anchors by name ("ref", "prev", "history/0", …), and (where
+    an objective asks for them) the same prompts with another row's response."""
 
     rows: Encoded
-    ref: Anchor | None = None
+    anchors: Mapping[str, Anchor] = field(default_factory=dict)
     mismatched: Encoded | None = None
-    mismatched_ref: Anchor | None = None
+    mismatched_anchors: Mapping[str, Anchor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -130,11 +130,11 @@ class _Running:
         self.seen: list[tuple[list[int], Tensor]] = []
 
     def score(self, group: Sequence[int]) -> tuple[Encoded, Scored]:
-        """Some rows with policy and reference. An empty group scores one row and masks it out: the other ranks are waiting
+        """Some rows with policy and anchors. An empty group scores one row and masks it out: the other ranks are waiting
         for this one's part in the reduction."""
         present = group or self.rows[:1]
         encoded = self.material.rows.select(present)
-        return encoded, self._scored(encoded, self.material.ref, present, self.objective.needs.values, blind=not group)
+        return encoded, self._scored(encoded, self.material.anchors, present, blind=not group)
 
     def batch(self, group: Sequence[int], encoded: Encoded, y: Scored) -> Batch:
         """The batch an objective reads, with mismatched responses (never with gradient) where its statistics need them."""
@@ -143,17 +143,28 @@ class _Running:
             present = group or self.rows[:1]
             with torch.no_grad():
                 other = self._scored(
-                    strange.select(present), self.material.mismatched_ref, present, frozenset(), blind=not group
+                    strange.select(present), self.material.mismatched_anchors, present, blind=not group, alone=True
                 )
         return encoded.batch(y, other).kept()
 
     def _scored(
-        self, encoded: Encoded, anchor: Anchor | None, rows: Sequence[int], values: frozenset[str], blind: bool
+        self,
+        encoded: Encoded,
+        anchors: Mapping[str, Anchor],
+        rows: Sequence[int],
+        blind: bool,
+        alone: bool = False,
     ) -> Scored:
+        """blind: with no step counted. alone: without the values and weights that the objective reads of its own rows."""
+        values = frozenset() if alone else self.objective.needs.scoring
         with self.step.precision.forward(self.step.accelerator.device):
             y = self.step.domain.score(self.step.policy, encoded, Want(values=values))
-        ref = None if anchor is None else anchor(rows).to(y.logp)
-        return Scored(y.logp, y.mask & False if blind else y.mask, ref, y.anchors, y.values, y.weight)
+        beside = None if alone else self._weight(encoded, y.logp)
+        return Scored(y.logp, y.mask & False if blind else y.mask, None, _at(anchors, rows, y.logp), y.values, beside)
+
+    def _weight(self, encoded: Encoded, like: Tensor) -> Tensor | None:
+        """The data's weights of single steps, where the objective reads them."""
+        return encoded.weight.to(like) if weighs(self.objective) else None
 
     def remember(self, batches: Iterable[Batch]) -> None:
         """The objective's state, from statistics added up over micro-batches and ranks."""
@@ -190,7 +201,7 @@ class _Running:
     def slopes(self, mine: Sequence[Sequence[int]]) -> Tensor:
         """dL/dlog π of every response of the step, [n, steps], for a loss that couples them: all log-probs of all ranks are
         gathered without a graph through the model, and the loss is differentiated with respect to them."""
-        if self.objective.needs.values:
+        if self.objective.needs.scoring:
             raise StoppedRun(f"{self.objective!r} couples the whole step and reads values; only log-probs are replayed.")
         mask = masks(self.whole.lengths).to(self.step.accelerator.device)
         logp = torch.zeros(mask.shape, device=mask.device)
@@ -200,8 +211,8 @@ class _Running:
                     _, y = self.score(group)
                     logp[self._places(group), : y.logp.shape[1]] = torch.where(y.mask, y.logp, 0.0)
         logp = reduced(self.step.accelerator, logp).requires_grad_()
-        anchor = self.material.ref
-        whole = Scored(logp, mask, None if anchor is None else anchor(self.rows).to(logp))
+        anchors = _at(self.material.anchors, self.rows, logp)
+        whole = Scored(logp, mask, None, anchors, weight=self._weight(self.whole, logp))
         loss = self.loss(self.rows, self.whole.batch(whole))
         self.totals.scale(1 / self.step.accelerator.num_processes)  # every rank has just seen the whole step
         return torch.autograd.grad(loss, logp)[0]
@@ -239,6 +250,11 @@ class _Running:
             metrics |= {f"loss/{name}": value for name, value in zip(_names(self.objective), terms, strict=True)}
         units = {name: count for name, count in zip(_names(self.objective), self.counts, strict=True)}
         return Outcome(loss, norm, units, metrics, tokens, {name: x.detach() for name, x in self.state.items()})
+
+
+def _at(anchors: Mapping[str, Anchor], rows: Sequence[int], like: Tensor) -> dict[str, Tensor]:
+    """Every anchor's log-probs of some rows."""
+    return {name: anchor(rows).to(like) for name, anchor in anchors.items()}
 
 
 def _names(objective: Objective) -> list[str]:

@@ -38,6 +38,11 @@ class Needs:
     mismatched: bool = False
     """Responses scored under another row's prompt (KTO's z0)."""
 
+    @property
+    def scoring(self) -> frozenset[str]:
+        """The values that a scoring gives; the weights of single steps are the data's own."""
+        return self.values - {"weight"}
+
     def __or__(self, other: Needs) -> Needs:
         return Needs(
             self.anchors | other.anchors,

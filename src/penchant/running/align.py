@@ -8,14 +8,16 @@ import os
 import platform
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from torch import nn
 
-from penchant.domains.models import Loaded, LoRA, load
+from penchant.domains.models import Loaded, LoRA, identity_of, load
 from penchant.domains.policy import reference_of
 from penchant.engine import checkpoint
 from penchant.engine.checkpoint import Position
@@ -24,14 +26,14 @@ from penchant.engine.loop import Job, train
 from penchant.engine.precision import Precision, choose
 from penchant.engine.rounds import FromRounds
 from penchant.engine.settings import Settings
-from penchant.engine.sources import Anchors, FromFile, Scorer
+from penchant.engine.sources import Anchors, FromFile, Past, Scorer
 from penchant.engine.step import Outcome
 from penchant.errors import Refusal, StoppedRun
 from penchant.evaluation.evidence import IN_PYTHON, PairEvidence, RunEvidence, SampleEvidence
 from penchant.evaluation.pairs import accuracy, margin
 from penchant.evaluation.verdict import Verdict, judge_run
 from penchant.files import read_json, whole_folder, write, write_json
-from penchant.objectives.base import Objective, rewards
+from penchant.objectives.base import Objective, rewards, weighs
 from penchant.objectives.scored import Pairs
 from penchant.report.card import model_card
 from penchant.report.page import render
@@ -85,6 +87,7 @@ class Alignment:
         self.voice.say(f"loading {self.model}")
         loaded = self._load()
         loaded.policy.to(self.accelerator.device)
+        self.past = {name: identity_of(name, loaded.domain, self.settings.allow_bin) for name in self.settings.history}
         prepared = prepare(self.data, self.unseen, loaded.domain, self.objective, self.settings)
         for note in prepared.notes:
             self.voice.say(note)
@@ -101,11 +104,14 @@ class Alignment:
             evidence = RunEvidence.from_json(read_json(self.folder.evidence))
             return evidence, judge_run(evidence)
         precision, choices = self._choices(loaded)
+        if "kl" in self.objective.needs.values and not loaded.policy.knows_reference:
+            loaded.policy.hold(self._load().policy)
 
         scorer = self._scorer(loaded, precision)
         scorer.moved = checkpoint.latest(self.folder.checkpoints) is not None
-        cache = reference_cache(loaded, precision, self.accelerator.device)
-        anchors = Anchors(scorer, self.objective, self.settings, self.accelerator, cache, self.voice.progress)
+        cache = reference_cache(loaded.source["fingerprint"], precision, self.accelerator.device)
+        history = self._history(loaded, precision)
+        anchors = Anchors(scorer, self.objective, self.settings, self.accelerator, cache, self.voice.progress, history)
         judge = ready(self.judge, scorer, self.settings)
         measure = Measure(anchors, self.objective, self.settings, judge)
         pairs_before, samples_before = self._before(measure, prepared)
@@ -125,7 +131,9 @@ class Alignment:
             raise
         evidence = self._so_far(begun, stopped)
         if stopped is None:
-            trained = prepared.train if prepared.train is not None else source.material(source.phases - 1, 0).rows
+            trained = (
+                prepared.train if prepared.train is not None else source.material(source.phases - 1, 0, begun=True).rows
+            )
             some = trained.select(range(min(len(trained), TRAIN_PAIRS))) if trained.data is Pairs else None
             evidence = replace(
                 evidence,
@@ -182,6 +190,7 @@ class Alignment:
             "objective": repr(self.objective),
             "judge": self.judge.name if self.judge is not None else None,
             "settings": self.settings.identity(),
+            **({"history": list(self.past.values())} if self.past else {}),
         }
         if self.accelerator.is_main_process:
             resumed = self.folder.claim(self.identity, self.settings.overwrite)
@@ -225,6 +234,31 @@ class Alignment:
             reference_of(loaded.policy),
             lambda: self._load().policy,
         )
+
+    def _history(self, loaded: Loaded, precision: Precision) -> list[Past]:
+        """The saved models the objective is held against, loaded only when something is to be scored."""
+
+        def opened(name: str) -> nn.Module:
+            settings, ours = self.settings, loaded.domain
+            past = load(
+                name,
+                allow_bin=settings.allow_bin,
+                template=settings.template,
+                max_length=settings.max_length,
+                too_long=settings.too_long,
+            )
+            if past.domain.fingerprint != ours.fingerprint:
+                raise Refusal(
+                    f"history: {name!r} makes other tokens of a text than {self.model!r} does (its tokenizer, its template or "
+                    "its length differ), so their log-probs cannot be compared."
+                )
+            return past.policy.requires_grad_(False).to(self.accelerator.device)
+
+        device = self.accelerator.device
+        return [
+            Past(Path(name).name, reference_cache(made, precision, device), partial(opened, name))
+            for name, made in self.past.items()
+        ]
 
     def _before(self, measure: Measure, prepared: Prepared) -> tuple[PairEvidence | None, SampleEvidence | None]:
         """The start model's numbers, measured once and kept for a resumed run."""
@@ -320,6 +354,12 @@ def consistent(objective: Objective, settings: Settings, judge: Judge | Comparer
     for why, names in idle.items():
         for name in sorted(settings.model_fields_set.intersection(names)):
             raise Refusal(f"{name}={getattr(settings, name)!r} does nothing {why}; leave one out or give the other.")
+    if settings.history and "history" not in objective.needs.anchors:
+        raise Refusal(f"history={settings.history!r} is not read by {objective!r}; leave one out or take the other.")
+    if len(set(settings.history)) < len(settings.history):
+        raise Refusal(f"history={settings.history!r} names a model twice.")
+    if settings.rounds and weighs(objective):
+        raise Refusal(f"{objective!r} reads the data's weights of single tokens, which sampled responses do not have.")
     for tracker in settings.trackers:
         if importlib.util.find_spec(tracker) is None:
             raise Refusal(f"the tracker {tracker!r} is not installed: pip install {tracker}.")

@@ -103,6 +103,8 @@ def _measure(
     start: Any = lambda: reference.policy  # noqa: E731
     scorer = Scorer(loaded.domain, loaded.policy, precision, accelerator.device, settings.tokens, None, start)
     scorer.moved = loaded is not reference
-    cache = reference_cache(reference, precision, accelerator.device)
+    if "kl" in objective.needs.values:
+        loaded.policy.hold(reference.policy)
+    cache = reference_cache(reference.source["fingerprint"], precision, accelerator.device)
     anchors = Anchors(scorer, objective, settings, accelerator, cache, voice.progress)
     return Measure(anchors, objective, settings, ready(judge, scorer, settings))

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from penchant.domains import logits, policy
 from penchant.domains.base import Encoded
-from penchant.domains.models import Loaded
 from penchant.engine.batching import micro_batches
 from penchant.engine.precision import Precision
 from penchant.engine.settings import Settings
@@ -24,7 +23,7 @@ from penchant.evaluation.pairs import pair_evidence
 from penchant.evaluation.samples import sample_evidence
 from penchant.feedback.records import as_text
 from penchant.files import cache_folder, fingerprint
-from penchant.objectives.base import Objective, rewards
+from penchant.objectives.base import Objective, rewards, weighs
 from penchant.objectives.scored import Pairs, Scored, masks
 from penchant.references.store import Store
 from penchant.rewards.base import Comparer, Context, Judge
@@ -38,20 +37,26 @@ class Measure:
 
     def __init__(self, anchors: Anchors, objective: Objective, settings: Settings, judge: Judge | Comparer | None) -> None:
         self.anchors, self.objective, self.settings, self.judge = anchors, objective, settings, judge
-        self._stores: dict[int, Store] = {}
+        self._stores: dict[int, dict[str, Store]] = {}
         self._at_start: dict[str, str] = {}
 
     def pairs(self, rows: Encoded | None, title: str) -> PairEvidence | None:
-        """The policy's rewards and log-probs on pairs; None where there are none, or the objective has no reward."""
+        """The policy's rewards and log-probs on pairs; None where there are none, or the objective has no reward. They are
+        held against the start of the run, which is every phase's start too here, so that before and after are alike."""
         if rows is None or not rewards(self.objective):
             return None
-        store = self._stores.get(id(rows))
-        if store is None:
-            store = self._stores[id(rows)] = self.anchors.stored(rows, title)
-        ref = store(range(len(rows)))
-        # A policy that has not moved is its own reference: what is stored is what it would say.
-        logp = self._all(rows, self.anchors.scorer.now) if self.anchors.scorer.moved else ref
-        batch = rows.batch(Scored(logp, masks(rows.lengths), ref))
+        stores = self._stores.get(id(rows))
+        if stores is None:
+            stores = self._stores[id(rows)] = self.anchors.anchors(rows, title, also=("ref",))
+        anchors = {name: store(range(len(rows))) for name, store in stores.items()}
+        values = sorted(self.objective.needs.scoring)
+        if self.anchors.scorer.moved or values:
+            logp, *beside = self._all(rows, lambda some: self._said(some, values))
+        else:  # A policy that has not moved is its own reference: what is stored is what it would say.
+            logp, beside = anchors["ref"], []
+        weight = rows.weight if weighs(self.objective) else None
+        y = Scored(logp, masks(rows.lengths), None, anchors, dict(zip(values, beside, strict=True)), weight)
+        batch = rows.batch(y)
         assert isinstance(batch, Pairs)
         seen: dict[bytes, int] = {}
         groups = [seen.setdefault(c.numpy().tobytes(), len(seen)) for c in rows.contexts]
@@ -75,8 +80,9 @@ class Measure:
         )
         # Both are scored here, in the run's own precision: a KL must not measure the difference of two number formats.
         mask = masks(samples.encoded.lengths)
-        ref = Scored(self._all(samples.encoded, scorer.at_start), mask)
-        now = Scored(self._all(samples.encoded, scorer.now), mask) if scorer.moved else ref
+        all_of = lambda score: self._all(samples.encoded, lambda some: [score(some)])[0]  # noqa: E731
+        ref = Scored(all_of(scorer.at_start), mask)
+        now = Scored(all_of(scorer.now), mask) if scorer.moved else ref
         samples = replace(samples, logp=now)
         judgement = judged(judge, contexts, samples) if judge is not None else None
         self.anchors.progress("answering held-out prompts", 1, 1)
@@ -97,18 +103,26 @@ class Measure:
             self._at_start |= {WinAgainst.key(context): texts[0] for context, texts in zip(new, greedy.texts, strict=True)}
         return WinAgainst(self.judge, self._at_start)
 
-    def _all(self, rows: Encoded, score: Callable[[Encoded], Tensor]) -> Tensor:
-        """log π of all responses, [n, steps], scored in micro-batches."""
-        out = torch.zeros(len(rows.lengths), max(rows.lengths))
+    def _said(self, rows: Encoded, values: list[str]) -> list[Tensor]:
+        """log π and the values, in that order."""
+        y = self.anchors.scorer.by(self.anchors.scorer.policy, rows, frozenset(values))
+        return [y.logp, *(y.value(name) for name in values)]
+
+    def _all(self, rows: Encoded, score: Callable[[Encoded], list[Tensor]]) -> list[Tensor]:
+        """Tables of all responses, [n, steps] each, scored in micro-batches."""
+        out: list[Tensor] = []
         for group in micro_batches(rows.sizes, self.settings.tokens):
-            logp = score(rows.select(group)).cpu()
-            out[rows.places(group), : logp.shape[1]] = logp
+            tables = score(rows.select(group))
+            out = out or [torch.zeros(len(rows.lengths), max(rows.lengths)) for _ in tables]
+            for whole, part in zip(out, tables, strict=True):
+                whole[rows.places(group), : part.shape[1]] = part.cpu()
         return out
 
 
-def reference_cache(loaded: Loaded, precision: Precision, device: torch.device) -> Path:
-    """Where log π_ref of this model is kept: a folder named by everything it depends on but the rows, which are named by
-    their ids. The model's fingerprint covers weights, tokenizer, template, options and the code that makes ids."""
+def reference_cache(model: str, precision: Precision, device: torch.device) -> Path:
+    """Where log π of a model that stays as it is is kept: a folder named by everything it depends on but the rows, which are
+    named by their ids. `model`: its fingerprint, which covers weights, tokenizer, template, options and the code that makes
+    ids."""
     code = "".join(Path(str(module.__file__)).read_text(encoding="utf-8") for module in (policy, logits))
     made = (__version__, torch.__version__, version("transformers"), device.type, precision.name, precision.matmul)
-    return cache_folder() / "references" / fingerprint(loaded.source["fingerprint"], code, json.dumps(made))
+    return cache_folder() / "references" / fingerprint(model, code, json.dumps(made))
