@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from penchant.errors import Refusal
-from penchant.feedback.records import Message, Prompt
+from penchant.feedback.records import Message, Prompt, Span
 from penchant.words import brief
 
 Template = Literal["auto", "none"]
@@ -120,12 +120,33 @@ class Chat:
         """The text encoded alone, then the stop token once, int64 [tokens]. Text of special tokens is plain text, except
         for one stop token that its owner has already written at the end. One that is not `whole` was cut off: it is
         encoded as it stands, since a stop token would teach to end in the middle of a sentence."""
+        text, end = self._spoken(text, whole)
+        return torch.tensor([*self._ids(text, plain=True), *end], dtype=torch.long)
+
+    def weights(self, text: str, whole: bool, spans: Iterable[Span]) -> Tensor:
+        """How much each token of `completion(text, whole)` counts, float32 [tokens]: the mean over its characters, each of
+        which counts 1 unless a span says otherwise; the stop token counts 1. Raises Refusal."""
+        if not self.tokenizer.is_fast:
+            raise Refusal(
+                "weights of parts need a tokenizer that tells where each token stands in the text; this one is slow."
+            )
+        text, end = self._spoken(text, whole)
+        each = torch.ones(len(text) + 1)
+        for start, stop, weight in spans:
+            each[start : min(stop, len(text))] = weight
+        read = self.tokenizer(
+            text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, verbose=False
+        )
+        return torch.stack(
+            [*(each[a : max(b, a + 1)].mean() for a, b in read.offset_mapping), *(each.new_ones(()) for _ in end)]
+        )
+
+    def _spoken(self, text: str, whole: bool) -> tuple[str, list[int]]:
+        """What of a completion is encoded as text, and the stop token after it."""
         if not whole:
-            return torch.tensor(self._ids(text, plain=True), dtype=torch.long)
+            return text, []
         bare = text.rstrip()
-        if bare.endswith(self.stop_text):
-            text = bare[: -len(self.stop_text)]
-        return torch.tensor([*self._ids(text, plain=True), self.stop], dtype=torch.long)
+        return (bare[: -len(self.stop_text)] if bare.endswith(self.stop_text) else text), [self.stop]
 
     def text(self, ids: Tensor) -> str:
         """The ids as text, without a stop token at their end."""

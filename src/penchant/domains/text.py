@@ -75,6 +75,7 @@ class Text:
         kept: list[Row] = []
         contexts: list[Tensor] = []
         responses: list[tuple[Tensor, ...]] = []
+        weights: list[tuple[Tensor, ...]] = []
         kind = None
         for row in rows:
             kind = kind or row.kind
@@ -89,7 +90,9 @@ class Text:
             kept.append(row)
             contexts.append(context)
             responses.append(answers)
+            weights.append(self._weights(row, answers))
         account.kept = len(kept)
+        account.weighted = sum(row.weights is not None for row in kept)
         columns, annotators = _columns(kind or "prompts", kept)
         return Encoded(
             data=_BATCHES[kind or "prompts"],
@@ -99,7 +102,15 @@ class Text:
             columns=columns,
             annotators=annotators,
             accounting=account,
+            weights=tuple(weights) if account.weighted else None,
         )
+
+    def _weights(self, row: Row, answers: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """How much each token counts, as far as the answers were kept."""
+        if row.weights is None:
+            return tuple(torch.ones(len(answer)) for answer in answers)
+        parts = zip(row.responses, _wholes(row), row.weights, answers, strict=True)
+        return tuple(self.chat.weights(reply, whole, spans)[: len(answer)] for reply, whole, spans, answer in parts)
 
     def _row(self, row: Row, account: Accounting) -> tuple[Tensor, tuple[Tensor, ...]]:
         try:

@@ -13,7 +13,8 @@ from penchant.errors import nearest
 from penchant.feedback.fields import SAME, flag, listed, name_of, number_of, prompt_of, response_of
 from penchant.feedback.implicit import implicit_pair
 from penchant.feedback.problems import BadRow, Faults, type_words
-from penchant.feedback.records import Kind, Prompt, Row
+from penchant.feedback.records import WEIGHTS, Kind, Prompt, Row
+from penchant.feedback.spans import weights_of
 
 COLUMNS: dict[Kind, tuple[str, ...]] = {
     "pairs": ("prompt", "chosen", "rejected"),
@@ -60,7 +61,7 @@ def layout(columns: tuple[str, ...]) -> Layout:
         said = f"the row has {marks}, which belong to different kinds of rows; a row is one of {FORMATS}."
         return Layout(None, (), (("", "unclear kind", said),))
     kind: Kind = kinds[0] if kinds else _BARE
-    known = COLUMNS[kind] + OPTIONAL
+    known = COLUMNS[kind] + OPTIONAL + WEIGHTS.get(kind, ())
     options = known if kinds else (*_MARKS, "prompt", "scores", "label", *OPTIONAL)
     extra = tuple(column for column in columns if column not in known)
     close = {}
@@ -126,11 +127,12 @@ def read_row(raw: object, number: int) -> tuple[Row, str]:
             "bad strength",
             "must lie in [0, 1]: the probability that the chosen is preferred; 0.5 is a tie, 1 is certain.",
         )
+    weights = None if content is None else weights_of(faults, raw, shape.kind, content[2])
     if faults.found or content is None:
         raise BadRow(faults.found)
     said, prompt, responses, label, scores = content
     extra = {column: raw[column] for column in shape.extra} if shape.extra else {}
-    return Row(number, shape.kind, prompt, responses, label, scores, annotator, strength, margin, extra), said
+    return Row(number, shape.kind, prompt, responses, label, scores, annotator, strength, margin, extra, weights), said
 
 
 Content = tuple[str, Prompt, tuple[str, ...], bool | None, tuple[float, ...] | None]

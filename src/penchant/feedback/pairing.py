@@ -114,7 +114,14 @@ class Conversion(Iterator[Row]):
         candidates = {"best-worst": 1, "all": math.comb(len(scores), 2), "ranked": len(scores) - 1}[how]
         self.ties += candidates - len(found)
         return [
-            replace(row, kind="pairs", responses=(row.responses[i], row.responses[j]), scores=None, margin=margin)
+            replace(
+                row,
+                kind="pairs",
+                responses=(row.responses[i], row.responses[j]),
+                scores=None,
+                margin=margin,
+                weights=None if row.weights is None else (row.weights[i], row.weights[j]),
+            )
             for i, j, margin in found
         ]
 
@@ -123,9 +130,19 @@ def _labelled(row: Row) -> list[Row]:
     """The chosen as good, the rejected as bad, each with what is known of its end."""
     kept = {name: value for name, value in row.extra.items() if name not in STOPPED["pairs"]}
     ends = [{name: row.extra[was] for name in STOPPED["labelled"] if was in row.extra} for was in STOPPED["pairs"]]
+    parts = [None, None] if row.weights is None else [(spans,) for spans in row.weights]
     return [
-        replace(row, kind="labelled", responses=(y,), label=good, strength=None, margin=None, extra={**kept, **end})
-        for y, good, end in zip(row.responses, (True, False), ends, strict=True)
+        replace(
+            row,
+            kind="labelled",
+            responses=(y,),
+            label=good,
+            strength=None,
+            margin=None,
+            extra={**kept, **end},
+            weights=part,
+        )
+        for y, good, end, part in zip(row.responses, (True, False), ends, parts, strict=True)
     ]
 
 

@@ -116,6 +116,7 @@ _PROMPT = json.JSONEncoder(ensure_ascii=False).encode
 def digests(row: Row) -> tuple[int, int, bytes]:
     """(prompt key, row key, the whole digest the row key is the beginning of)."""
     said = (row.kind, row.responses, row.label, row.scores, row.annotator, row.strength, row.margin)
+    said = said if row.weights is None else (*said, row.weights)
     digest = hashlib.blake2b(_PROMPT(row.prompt).encode(), digest_size=32)
     prompt = int.from_bytes(digest.digest()[:8], "little")
     digest.update(_PROMPT(said).encode())

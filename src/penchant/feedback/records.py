@@ -18,6 +18,18 @@ STOPPED: dict[Kind, tuple[str, ...]] = {
 limit when it was sampled, and no stop token is trained after it."""
 
 
+WEIGHTS: dict[Kind, tuple[str, ...]] = {
+    "pairs": ("chosen_weights", "rejected_weights"),
+    "labelled": ("completion_weights",),
+    "lists": ("response_weights",),
+}
+"""Columns that say how much parts of a response count: [[start, end, weight], …] in characters; for lists one such list per
+response."""
+
+Span = tuple[int, int, float]
+"""Characters start to end (not included) of a response count `weight` each; all others count 1."""
+
+
 class Message(TypedDict):
     """One chat turn."""
 
@@ -56,6 +68,8 @@ class Row:
     """How much better the chosen is: a difference of scores, any number."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Columns nobody reads yet, kept for who does."""
+    weights: tuple[tuple[Span, ...], ...] | None = None
+    """For each response how much its parts count; None where the row says nothing of it."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +108,8 @@ class Accounting:
     """Rows whose whole chat the template renders otherwise than prompt + completion (trimmed text, stripped thoughts)."""
     unfinished: int = 0
     """Rows with a response that was cut when it was sampled; it gets no stop token."""
+    weighted: int = 0
+    """Rows that say how much single parts of a response count."""
     examples: list[Problem] = field(default_factory=list)
     """The first rows that were dropped, with the reason."""
 

@@ -110,6 +110,7 @@ class Tally:
         self.answers = array("b")
         """… and which way the row answers: which response is preferred, or which label is given."""
         self.optional: Counter[str] = Counter()
+        self.weighted = 0
 
     def hit(self, name: str, row: Row) -> None:
         self.counts[name] += 1
@@ -125,6 +126,7 @@ class Tally:
             self.hit(NEAR_EMPTY, row)
         name = row.annotator
         self.people.append(-1 if name is None else self.annotators.setdefault(name, len(self.annotators)))
+        self.weighted += row.weights is not None
         self.optional.update(name for name in ("strength", "margin") if getattr(row, name) is not None)
         if row.kind == "pairs":
             w, l = row.responses
@@ -170,7 +172,11 @@ class Tally:
         if kind == "labelled":
             said = "The same completion has both labels; keep both only if people differ."
             out += [self._labels(), self._contradictions("labels that contradict an earlier row", said)]
-        return [*out, *self._people(), *self._partial()]
+        return [*out, *self._people(), *self._partial(), *self._weights()]
+
+    def _weights(self) -> list[Finding]:
+        said = "TokenWeighted(…) reads how much parts of a response count; no other objective does."
+        return [Finding("fine", "rows that weigh parts", self.weighted, len(self.source), said)] if self.weighted else []
 
     def _hits(self, name: str, said: str) -> Finding:
         n = self.counts[name]

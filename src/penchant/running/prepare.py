@@ -12,7 +12,7 @@ from penchant.engine.settings import Settings
 from penchant.errors import Refusal
 from penchant.feedback import Source, convert, open_source, split
 from penchant.feedback.records import Accounting, Kind, Row
-from penchant.objectives.base import Objective, kinds_of
+from penchant.objectives.base import Objective, kinds_of, weighs
 from penchant.objectives.listwise import Listwise
 from penchant.objectives.scored import Batch, Labelled, Lists, Pairs
 from penchant.rewards.base import Context
@@ -69,6 +69,11 @@ def prepare(data: Any, unseen: Any, domain: Domain, objective: Objective, settin
     else:
         encoded = domain.encode(_fitting(train_rows, source.kind, objective, notes))
         accounting = encoded.accounting
+        if accounting.weighted and not weighs(objective):
+            notes.append(
+                f"{accounting.weighted:,} rows weigh parts of their responses, which {objective!r} does not read; "
+                "TokenWeighted(…) around it would"
+            )
         _gains_allowed(encoded, objective)
     _enough(source, accounting, settings)
     held_pairs = _held_pairs(held_rows, domain)
