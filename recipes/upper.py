@@ -145,7 +145,8 @@ class Bench:
             tokens=self.tokens,
             clip=settings.clip,
         )
-        material = Material(rows, lambda chosen: self.reference(rows.select(chosen)))
+        anchor = lambda chosen: self.reference(rows.select(chosen))  # noqa: E731
+        material = Material(rows, dict.fromkeys(("ref", "prev", "history/0"), anchor))
         plan = steps(len(rows), batch, settings.epochs, seed, None)
         state: dict[str, Tensor] = zeros(objective, {"annotator": max(len(rows.annotators), 1)})
         for place, chosen in enumerate(plan):
