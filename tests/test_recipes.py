@@ -81,7 +81,7 @@ def test_absent_data_skips_a_recipe_with_the_reason() -> None:
     assert run.stdout.startswith("skipped: there is no /nowhere/hh_rlhf_harmless/pairs.jsonl.gz; set PENCHANT_DATA")
 
 
-@pytest.mark.parametrize("name", ["displacement", "human_pairs", "persona_canary"])
+@pytest.mark.parametrize("name", ["base_losses", "displacement", "human_pairs", "near_duplicates", "persona_canary"])
 def test_a_recipe_opens_with_its_claim_its_source_and_what_it_showed(name: str) -> None:
     said = ast.get_docstring(ast.parse((RECIPES / f"{name}.py").read_text(encoding="utf-8"))) or ""
     for word in ("Claim ", "Source ", "Run ", "Budget: ", "Showed ", f"python recipes/{name}.py"):
