@@ -6,16 +6,16 @@ from __future__ import annotations
 import dataclasses
 import math
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from penchant.objectives import Batch, Labelled, Lists, Objective, Pairs, Scored, read
+from penchant.objectives import Batch, Labelled, Lists, Objective, Pairs, Rollouts, Scored, read
 from penchant.objectives.base import Range, call, weighs, zeros
-from penchant.objectives.scored import FAMILIES
+from penchant.objectives.scored import FAMILIES, Grouped
 
 Kind = type[Batch]
 LEVELS = {"annotator": 3}
@@ -71,10 +71,14 @@ def example(objective: Objective, kind: Kind, rows: int = 4, seed: int = 0, **ho
         label = torch.arange(rows) % 2 == seed % 2
         other = scored(3).detach() if objective.needs.mismatched else None
         return Labelled(scored(1), label, other, **columns)
-    if kind is Lists:
+    if issubclass(kind, Grouped):
         group = torch.arange(rows).repeat_interleave(2 + torch.arange(rows) % 3)  # lists of 2, 3, 4, 2 … responses
         gain = torch.rand(len(group), generator=make, dtype=torch.float64)
-        return Lists(scored(1, len(group)), group, gain, **columns)
+        gain = torch.where(group == group.roll(1), gain, 1.0)  # the first of each list is as good as can be
+        y = scored(1, len(group))
+        return (
+            Lists(y, group, gain, **columns) if kind is Lists else Rollouts(y, group, gain, gain - gain.mean(), **columns)
+        )
     raise NotImplementedError(f"the laws do not make {kind.__name__} yet")
 
 
@@ -85,8 +89,15 @@ def mapped(batch: Any, f: Callable[[Scored], Scored]) -> Any:
     if isinstance(batch, Labelled):
         other = None if batch.mismatched is None else f(batch.mismatched)
         return Labelled(f(batch.y), batch.label, other, **batch.columns)
+    return regrouped(batch, f(batch.y), slice(None), batch.columns)
+
+
+def regrouped(batch: Any, y: Scored, at: Any, columns: Mapping[str, Tensor]) -> Any:
+    """A batch of the same kind with other responses, what was said of those at `at`, and columns."""
+    if isinstance(batch, Rollouts):
+        return Rollouts(y, batch.group[at], batch.reward[at], batch.advantage[at], **columns)
     assert isinstance(batch, Lists)
-    return Lists(f(batch.y), batch.group, batch.gain, **batch.columns)
+    return Lists(y, batch.group[at], batch.gain[at], **columns)
 
 
 def rows_of(batch: Any, index: Sequence[int]) -> Any:
@@ -98,13 +109,14 @@ def rows_of(batch: Any, index: Sequence[int]) -> Any:
     if isinstance(batch, Labelled):
         other = None if batch.mismatched is None else batch.mismatched.take(at)
         return Labelled(batch.y.take(at), batch.label[at], other, **columns)
-    assert isinstance(batch, Lists)
     flat = torch.cat([(batch.group == batch.group.unique()[i]).nonzero()[:, 0] for i in at])
-    return Lists(batch.y.take(flat), batch.group[flat], batch.gain[flat], **columns)
+    return regrouped(batch, batch.y.take(flat), flat, columns)
 
 
 def size(batch: Any) -> int:
-    return len(batch.group.unique()) if isinstance(batch, Lists) else len(batch.w if isinstance(batch, Pairs) else batch.y)
+    return (
+        len(batch.group.unique()) if isinstance(batch, Grouped) else len(batch.w if isinstance(batch, Pairs) else batch.y)
+    )
 
 
 def leaves(batch: Any) -> list[Tensor]:
@@ -328,23 +340,23 @@ def order_and_padding(objective: Objective, kind: Kind) -> None:
     assert objective.count(turned) == objective.count(batch) == len(value)
     torch.testing.assert_close(step(objective, [turned]), step(objective, [batch]))
     torch.testing.assert_close(slopes(step(objective, [turned]), batch), slopes(step(objective, [batch]), batch))
-    if isinstance(batch, Lists):
+    if isinstance(batch, Grouped):
         mixed = shuffled(batch)
         torch.testing.assert_close(step(objective, [mixed]), step(objective, [batch]))
         torch.testing.assert_close(slopes(step(objective, [mixed]), batch), slopes(step(objective, [batch]), batch))
 
 
-def shuffled(batch: Lists) -> Lists:
+def shuffled(batch: Grouped) -> Any:
     """The same lists, their responses in another order and among one another."""
     at = torch.randperm(len(batch.y), generator=torch.Generator().manual_seed(0))
-    return Lists(batch.y.take(at), batch.group[at], batch.gain[at], **batch.columns)
+    return regrouped(batch, batch.y.take(at), at, batch.columns)
 
 
 def padding_rows(objective: Objective, kind: Kind) -> None:
     """Rows without a single step count nothing, move no statistic and have no loss value."""
     batch = example(objective, kind, rows=4, seed=6)
     empty = torch.tensor([False, True, False, True])[:, None]
-    if isinstance(batch, Lists):
+    if isinstance(batch, Grouped):
         empty = empty[batch.group]
     hollow = mapped(batch, lambda y: changed(y, lambda x: x, y.mask & ~empty))
     full = rows_of(batch, [0, 2])

@@ -277,6 +277,32 @@ def reward_aware_po(w: Response, l: Response, beta: Decimal, eta: Decimal, dista
     return a * (a / b).ln() + (1 - a) * ((1 - a) / (1 - b)).ln()
 
 
+def copg(*ys: Response, beta: Decimal, scale: str) -> Decimal:
+    """K/(K−1) times the squared distances of the regularised rewards to their mean."""
+    held = [y.gain - beta * gain(y) for y in ys]
+    mean = sum(held, ZERO) / len(held)
+    spread = sum(((r - mean) ** 2 for r in held), ZERO) * len(held) / max(len(held) - 1, 1)
+    return spread / (2 * beta) if scale == "paper" else spread
+
+
+def trpa(
+    rows: Sequence[Sequence[Response]],
+    columns: dict[str, list[Decimal]],
+    beta: Decimal,
+    anisotropy: Decimal,
+    best: Decimal,
+    normalise: str,
+) -> list[Decimal]:
+    """One value per pair of levels: P(i ≻ j) by Bradley-Terry, the winner's exponent depending on its level."""
+    over = lambda y, a: y.odds_against_ref ** (a * beta / (y.n if normalise == "mean" else 1))  # noqa: E731
+    values = []
+    for ys in rows:
+        for i in ys:
+            a = anisotropy if i.gain >= best else D(1)
+            values += [-prefers(over(i, a), over(j, a)).ln() for j in ys if i.gain > j.gain]
+    return values
+
+
 Twin = Callable[..., list[Decimal]]
 """A second derivation: the loss values of all rows of a step, each row a list of its responses, from the rows, the columns
 (one value per row), the method's fields and its state."""
@@ -306,6 +332,8 @@ ALL: dict[tuple[str, str], Twin] = {
     ("KTO", "responses"): each(kto),
     ("NLL", "responses"): each(nll),
     ("BCO", "responses"): each(bco_one),
+    ("CoPG", "lists"): each(copg),
+    ("TRPA", "lists"): trpa,
     ("InfoNCA", "lists"): each(infonca),
 }
 """The second derivation by method and kind of data."""

@@ -15,7 +15,7 @@ from torch.nn.functional import pad
 
 from penchant.errors import Refusal
 from penchant.objectives.base import REFERENCE, Objective, Positive, Range, State
-from penchant.objectives.scored import Batch, Lists, Scored
+from penchant.objectives.scored import Batch, Grouped, Lists, Scored
 
 UNIT = Range(0.0, 1.0)
 
@@ -37,10 +37,10 @@ class Listwise(Objective):
     ) -> Float[Tensor, "lists"]:
         raise NotImplementedError(f"{type(self).__name__} does not say how to compute its loss.")
 
-    def __call__(self, batch: Lists, state: State | None = None) -> Float[Tensor, "units"]:
+    def __call__(self, batch: Grouped, state: State | None = None) -> Float[Tensor, "units"]:
         return self.loss(*self.tables(batch))
 
-    def tables(self, batch: Lists) -> tuple[Float[Tensor, "lists k"], Float[Tensor, "lists k"], Bool[Tensor, "lists k"]]:
+    def tables(self, batch: Grouped) -> tuple[Float[Tensor, "lists k"], Float[Tensor, "lists k"], Bool[Tensor, "lists k"]]:
         """Reward, gain and where a response stands, one row per list."""
         if batch.gain.is_cpu:  # elsewhere every step would wait for the device; the engine has looked at all rows before
             self.check_gains(batch.gain)
@@ -89,7 +89,7 @@ class OverPairs(Listwise):
         """How much each pair weighs, without gradient."""
         return reward.new_ones(1, 1, 1)
 
-    def __call__(self, batch: Lists, state: State | None = None) -> Float[Tensor, "units"]:
+    def __call__(self, batch: Grouped, state: State | None = None) -> Float[Tensor, "units"]:
         reward, gain, mask = self.tables(batch)
         better = above(gain, mask)
         values = self.weight(reward.detach(), gain, mask) * self.cost(differences(reward))
@@ -98,9 +98,7 @@ class OverPairs(Listwise):
     def count(self, batch: Batch) -> int:
         if self.reduction == "sum":
             return super().count(batch)
-        assert isinstance(batch, Lists)
-        batch = batch.kept()
-        return int(above(*batch.dense(batch.gain)).sum())
+        return count_above(batch)
 
 
 @dataclass(frozen=True, repr=False)
@@ -125,7 +123,7 @@ class Pointwise(Listwise):
         """What a response costs by its score and its label."""
         raise NotImplementedError(f"{type(self).__name__} does not say how to compute its loss.")
 
-    def __call__(self, batch: Lists, state: State | None = None) -> Float[Tensor, "units"]:
+    def __call__(self, batch: Grouped, state: State | None = None) -> Float[Tensor, "units"]:
         reward, gain, mask = self.tables(batch)
         values = self.cost(reward, gain)
         return values[mask] if self.reduction == "rax" else torch.where(mask, values, 0.0).sum(-1)
@@ -139,6 +137,13 @@ def differences(x: Float[Tensor, "lists k"]) -> Float[Tensor, "lists k k"]:
 def above(gain: Float[Tensor, "lists k"], mask: Bool[Tensor, "lists k"]) -> Bool[Tensor, "lists k k"]:
     """Whether i was graded above j, at [i, j]: equal gains are above neither way, and neither is what is not there."""
     return (differences(gain) > 0) & mask[..., :, None] & mask[..., None, :]
+
+
+def count_above(batch: Batch) -> int:
+    """How many pairs of a list, of all lists together, have one graded above the other."""
+    batch = batch.kept()
+    assert isinstance(batch, Grouped)
+    return int(above(*batch.dense(batch.gain)).sum())
 
 
 def places(score: Float[Tensor, "lists k"], mask: Bool[Tensor, "lists k"]) -> Float[Tensor, "lists k"]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from penchant.objectives.base import NonNegative, State
 from penchant.objectives.listwise import Listwise, above, differences, passed_over
-from penchant.objectives.scored import Lists, Scored
+from penchant.objectives.scored import Grouped, Scored
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class PRO(Listwise):
         gap = torch.where(worse, differences(gain), 0.0)
         return passed_over(reward * gap.amax(-1), reward[..., None, :] * gap, worse).sum(-1)
 
-    def __call__(self, batch: Lists, state: State | None = None) -> Float[Tensor, "lists"]:
+    def __call__(self, batch: Grouped, state: State | None = None) -> Float[Tensor, "lists"]:
         reward, gain, mask = self.tables(batch)
         best = mask & ~above(gain, mask).any(-2)
         likelihood = (batch.dense(batch.y.total)[0] * best).sum(-1) / best.sum(-1)

@@ -73,7 +73,11 @@ class Scored:
     @property
     def each(self) -> Float[Tensor, "tokens"]:
         """weight · logp of every step of every response, in one row."""
-        x = wide(self.logp)[self.mask]
+        return self.flat(self.logp)
+
+    def flat(self, x: Float[Tensor, "n steps"]) -> Float[Tensor, "tokens"]:
+        """weight · x of every step of every response, in one row."""
+        x = wide(x)[self.mask]
         return x if self.weight is None else x * wide(self.weight)[self.mask]
 
     @property
@@ -294,15 +298,14 @@ class Labelled(Batch):
         return Labelled(self.y.take(keep), self.label[keep], other, **{k: x[keep] for k, x in self.columns.items()})
 
 
-class Lists(Batch):
-    """Several responses to each prompt, flat. `group` says which prompt a response answers (any integers, equal within
-    a list), `gain` how good it was (larger is better). Lists may be of unequal length."""
+class Grouped(Batch):
+    """Several responses to each prompt, flat: what lists and rollouts have in common."""
 
-    def __init__(self, y: Scored, group: Int[Tensor, "n"], gain: Float[Tensor, "n"], **columns: Tensor) -> None:
-        if not len(y) == len(group) == len(gain):
-            raise ValueError(f"{len(y)} responses, {len(group)} groups and {len(gain)} gains; they must agree.")
-        self.y, self.group, self.gain = y, group, gain
-        self.columns = MappingProxyType(dict(columns))
+    y: Scored
+    group: Int[Tensor, "n"]
+    """Which prompt a response answers: any integers, equal within a group. Groups may be of unequal size."""
+    gain: Float[Tensor, "n"]
+    """How good a response was: larger is better."""
 
     @property
     def responses(self) -> Scored:
@@ -316,6 +319,33 @@ class Lists(Batch):
         if unit in ("token", "step"):
             return int(self.y.mask.sum())
         raise self._no_unit(unit)
+
+    def dense(self, x: Float[Tensor, "n"]) -> tuple[Float[Tensor, "lists k"], Bool[Tensor, "lists k"]]:
+        """One row per group, in order of group number, padded with 0; and where a value stands."""
+        filled, at, order = self._table
+        return torch.zeros(filled.shape, dtype=x.dtype, device=x.device).index_put(at, x[order]), filled
+
+    @cached_property
+    def _table(self) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor]:
+        """Where responses stand in the table of groups, at which places, and in which order they are put there."""
+        _, row, count = torch.unique(self.group, return_inverse=True, return_counts=True)
+        order = torch.argsort(row, stable=True)
+        start = torch.cumsum(count, 0) - count
+        at = row[order], torch.arange(len(row), device=row.device) - start[row[order]]
+        longest = int(count.max()) if len(count) else 1  # one place at least, so that a list has a largest value
+        filled = torch.zeros((len(count), longest), dtype=torch.bool, device=row.device)
+        return filled.index_put(at, torch.ones_like(row, dtype=torch.bool)), at, order
+
+
+class Lists(Grouped):
+    """Several responses to each prompt, flat. `group` says which prompt a response answers (any integers, equal within
+    a list), `gain` how good it was (larger is better). Lists may be of unequal length."""
+
+    def __init__(self, y: Scored, group: Int[Tensor, "n"], gain: Float[Tensor, "n"], **columns: Tensor) -> None:
+        if not len(y) == len(group) == len(gain):
+            raise ValueError(f"{len(y)} responses, {len(group)} groups and {len(gain)} gains; they must agree.")
+        self.y, self.group, self.gain = y, group, gain
+        self.columns = MappingProxyType(dict(columns))
 
     def unweighted(self) -> Lists:
         return Lists(self.y.unweighted(), self.group, self.gain, **self.columns)
@@ -326,25 +356,9 @@ class Lists(Batch):
             return self
         return Lists(self.y.take(keep), self.group[keep], self.gain[keep], **self.columns)
 
-    def dense(self, x: Float[Tensor, "n"]) -> tuple[Float[Tensor, "lists k"], Bool[Tensor, "lists k"]]:
-        """One row per list, in order of group number, padded with 0; and where a value stands."""
-        filled, at, order = self._table
-        return torch.zeros(filled.shape, dtype=x.dtype, device=x.device).index_put(at, x[order]), filled
 
-    @cached_property
-    def _table(self) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor]:
-        """Where responses stand in the table of lists, at which places, and in which order they are put there."""
-        _, row, count = torch.unique(self.group, return_inverse=True, return_counts=True)
-        order = torch.argsort(row, stable=True)
-        start = torch.cumsum(count, 0) - count
-        at = row[order], torch.arange(len(row), device=row.device) - start[row[order]]
-        longest = int(count.max()) if len(count) else 1  # one place at least, so that a list has a largest value
-        filled = torch.zeros((len(count), longest), dtype=torch.bool, device=row.device)
-        return filled.index_put(at, torch.ones_like(row, dtype=torch.bool)), at, order
-
-
-class Rollouts(Batch):
-    """Sampled responses with the reward they got and the advantage computed from the whole set."""
+class Rollouts(Grouped):
+    """Sampled responses with the reward they got, which is their gain, and the advantage computed from the whole set."""
 
     def __init__(
         self, y: Scored, group: Int[Tensor, "n"], reward: Float[Tensor, "n"], advantage: Tensor, **columns: Tensor
@@ -352,20 +366,8 @@ class Rollouts(Batch):
         if not len(y) == len(group) == len(reward) == len(advantage):
             raise ValueError("responses, groups, rewards and advantages must be of one length.")
         self.y, self.group, self.reward, self.advantage = y, group, reward, advantage
+        self.gain = reward
         self.columns = _tensors(columns, len(y))
-
-    @property
-    def responses(self) -> Scored:
-        return self.y
-
-    def size(self, unit: str) -> int:
-        if unit in ("token", "step"):
-            return int(self.y.mask.sum())
-        if unit == "response":
-            return int(self.y.mask.any(-1).sum())
-        if unit == "list":
-            return len(torch.unique(self.group[self.y.mask.any(-1)]))
-        raise self._no_unit(unit)
 
     def unweighted(self) -> Rollouts:
         return Rollouts(self.y.unweighted(), self.group, self.reward, self.advantage, **self.columns)
