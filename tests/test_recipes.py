@@ -81,8 +81,21 @@ def test_absent_data_skips_a_recipe_with_the_reason() -> None:
     assert run.stdout.startswith("skipped: there is no /nowhere/hh_rlhf_harmless/pairs.jsonl.gz; set PENCHANT_DATA")
 
 
-@pytest.mark.parametrize("name", ["base_losses", "displacement", "human_pairs", "near_duplicates", "persona_canary"])
+RECIPES_WITH_CLAIMS = ["base_losses", "displacement", "human_pairs", "lipo", "near_duplicates", "persona_canary", "pro"]
+
+
+@pytest.mark.parametrize("name", RECIPES_WITH_CLAIMS)
 def test_a_recipe_opens_with_its_claim_its_source_and_what_it_showed(name: str) -> None:
     said = ast.get_docstring(ast.parse((RECIPES / f"{name}.py").read_text(encoding="utf-8"))) or ""
     for word in ("Claim ", "Source ", "Run ", "Budget: ", "Showed ", f"python recipes/{name}.py"):
         assert word in said, f"{name} does not say its {word.strip()!r}"
+
+
+def test_the_recipes_on_lists_tell_a_right_ranking_from_a_wrong_one_in_a_short_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(RECIPES))
+    lipo, pro = importlib.import_module("lipo"), importlib.import_module("pro")
+    monkeypatch.setattr(lipo, "STEPS", 10)
+    monkeypatch.setattr(pro, "STEPS", 10)
+    assert lipo.run(lipo.LOSSES["LiPO"], 4, lipo.FEATURES, 0)["won"] > 0.5  # an average response wins 0, the best 1
+    untrained = 0.0  # what responses are worth on average
+    assert pro.run(pro.read("PRO()"), 3, 0)["worth"] > untrained + 0.2

@@ -36,6 +36,18 @@ class PairEvidence:
 
 
 @dataclass(frozen=True)
+class ListEvidence:
+    """A model's rewards on graded lists, one entry per list that prefers something."""
+
+    numbers: list[int]
+    """Row numbers in the source."""
+    reward: list[list[float]]
+    """The objective's own implicit reward of each response."""
+    gain: list[list[float]]
+    """The grade that the data gives it."""
+
+
+@dataclass(frozen=True)
 class SampleEvidence:
     """Responses a model gave to a fixed set of prompts, [prompts][samples]."""
 
@@ -80,6 +92,9 @@ class RunEvidence:
     pairs_before: PairEvidence | None = None
     pairs_after: PairEvidence | None = None
     """Held-out pairs, whose prompts were never trained on."""
+    lists_before: ListEvidence | None = None
+    lists_after: ListEvidence | None = None
+    """Held-out lists whole, where the data has lists; pairs_before and pairs_after hold their best against their worst."""
     samples_before: SampleEvidence | None = None
     samples_after: SampleEvidence | None = None
     """Held-out prompts, same settings and seed before and after."""
@@ -93,11 +108,13 @@ class RunEvidence:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> RunEvidence:
         pair = lambda v: None if v is None else PairEvidence(**v)  # noqa: E731
+        listed = lambda v: None if v is None else ListEvidence(**v)  # noqa: E731
         sample = lambda v: None if v is None else SampleEvidence(**v)  # noqa: E731
         return cls(
             **{
                 **value,
                 **{name: pair(value.get(name)) for name in ("train_pairs", "pairs_before", "pairs_after")},
+                **{name: listed(value.get(name)) for name in ("lists_before", "lists_after")},
                 **{name: sample(value.get(name)) for name in ("samples_before", "samples_after")},
             }
         )

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from penchant.evaluation import pairs, samples
-from penchant.evaluation.evidence import PairEvidence, RunEvidence, SampleEvidence
+from penchant.evaluation import lists, pairs, samples
+from penchant.evaluation.evidence import ListEvidence, PairEvidence, RunEvidence, SampleEvidence
 from penchant.evaluation.statistics import RESAMPLES, Estimate, difference, mean, ratio, short
 
 Word = Literal["better", "worse", "neutral"]
@@ -53,6 +53,8 @@ def before_after(evidence: RunEvidence, *, resamples: int = RESAMPLES) -> list[R
         rows += _scores(evidence.samples_before, evidence.samples_after, resamples)
     if evidence.pairs_before is not None and evidence.pairs_after is not None:
         rows += _pairs(evidence.pairs_before, evidence.pairs_after, resamples)
+    if evidence.lists_before is not None and evidence.lists_after is not None:
+        rows += _lists(evidence.lists_before, evidence.lists_after, resamples)
     if evidence.samples_before is not None and evidence.samples_after is not None:
         rows += _texts(evidence.samples_before, evidence.samples_after, resamples)
     return rows
@@ -102,6 +104,26 @@ def _pairs(before: PairEvidence, after: PairEvidence, resamples: int) -> list[Ro
         by = pairs.tokens(length)
         was, now = (ratio(logp, by, groups, resamples=resamples) for logp in (logp_before, logp_after))
         rows.append(Row(f"log π per token, {side}", "nats", was, now, change, "neutral", fall))
+    return rows
+
+
+def _lists(before: ListEvidence, after: ListEvidence, resamples: int) -> list[Row]:
+    first = (
+        "Share of lists whose highest implicit reward goes to a response of the best grade; chance where rewards are equal."
+    )
+    order = "Share of a list's unequally graded pairs whose better response has the greater reward; a guess gets 50 %."
+    rank = "Discounted gain of the ranking by implicit reward over that of the ranking by grade; 1 is perfect."
+    measures: list[tuple[str, Literal["", "%"], lists.Measure, str]] = [
+        ("best first on unseen lists", "%", lists.best_first, first),
+        ("pairs in order on unseen lists", "%", lists.in_order, order),
+        ("NDCG on unseen lists", "", lists.ndcg, rank),
+    ]
+    rows = []
+    for name, unit, measure, note in measures if after.numbers else []:
+        old, new = lists.over(before, measure), lists.over(after, measure)
+        change = difference(old, new, resamples=resamples)
+        was, now = (mean(x, resamples=resamples) for x in (old, new))
+        rows.append(Row(name, unit, was, now, change, _word(change, 1), note))
     return rows
 
 

@@ -29,7 +29,7 @@ from penchant.engine.settings import Settings
 from penchant.engine.sources import Anchors, FromFile, Past, Scorer
 from penchant.engine.step import Outcome
 from penchant.errors import Refusal, StoppedRun
-from penchant.evaluation.evidence import IN_PYTHON, PairEvidence, RunEvidence, SampleEvidence
+from penchant.evaluation.evidence import IN_PYTHON, RunEvidence, SampleEvidence
 from penchant.evaluation.pairs import accuracy, margin
 from penchant.evaluation.verdict import Verdict, judge_run
 from penchant.files import read_json, whole_folder, write, write_json
@@ -114,16 +114,14 @@ class Alignment:
         anchors = Anchors(scorer, self.objective, self.settings, self.accelerator, cache, self.voice.progress, history)
         judge = ready(self.judge, scorer, self.settings)
         measure = Measure(anchors, self.objective, self.settings, judge)
-        pairs_before, samples_before = self._before(measure, prepared)
+        before = self._before(measure, prepared)
 
         if prepared.train is not None:
             source = FromFile(prepared.train, anchors)
         else:
             assert judge is not None
             source = FromRounds(prepared.prompts, judge, anchors, self.settings, self.folder)
-        begun = RunEvidence(
-            self._asked(), choices, prepared.about, pairs_before=pairs_before, samples_before=samples_before
-        )
+        begun = replace(before, settings=self._asked(), choices=choices, data=prepared.about)
         try:
             stopped = self._train(loaded, source, scorer, measure, prepared, precision)
         except StoppedRun as error:
@@ -139,6 +137,7 @@ class Alignment:
                 evidence,
                 train_pairs=measure.pairs(some, "trained pairs"),
                 pairs_after=measure.pairs(prepared.held_pairs, "held-out pairs"),
+                lists_after=measure.lists(prepared.held_lists, "held-out lists"),
                 samples_after=measure.samples(prepared.held_prompts),
                 seconds=time.perf_counter() - self.started,
             )
@@ -260,19 +259,19 @@ class Alignment:
             for name, made in self.past.items()
         ]
 
-    def _before(self, measure: Measure, prepared: Prepared) -> tuple[PairEvidence | None, SampleEvidence | None]:
+    def _before(self, measure: Measure, prepared: Prepared) -> RunEvidence:
         """The start model's numbers, measured once and kept for a resumed run."""
         if self.folder.before.exists():
-            there = RunEvidence.from_json(read_json(self.folder.before))
-            return there.pairs_before, there.samples_before
+            return RunEvidence.from_json(read_json(self.folder.before))
         if measure.anchors.scorer.moved:
             raise Refusal(f"{self.folder.path} has checkpoints but no before.json; start it anew with --overwrite.")
         pairs = measure.pairs(prepared.held_pairs, "held-out pairs")
+        lists = measure.lists(prepared.held_lists, "held-out lists")
         samples = measure.samples(prepared.held_prompts)
+        there = RunEvidence({}, {}, {}, pairs_before=pairs, lists_before=lists, samples_before=samples)
         if self.accelerator.is_main_process:
-            there = RunEvidence({}, {}, {}, pairs_before=pairs, samples_before=samples)
             write_json(self.folder.before, (there if self.settings.report_samples else without_texts(there)).to_json())
-        return pairs, samples
+        return there
 
     def _train(
         self,

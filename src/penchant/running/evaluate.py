@@ -24,6 +24,7 @@ from penchant.rewards.base import Comparer, Judge
 from penchant.rollouts import contexts_of
 from penchant.running.judging import ready
 from penchant.running.measure import Measure, reference_cache
+from penchant.running.prepare import held_lists_of
 from penchant.running.voice import Voice
 
 
@@ -58,6 +59,7 @@ def evaluate(
         voice.say(f"{source.name}: {pairs.accounting}")
         if not len(pairs):
             raise Refusal(f"no row of {source.name} is left to measure: {pairs.accounting}.")
+    lists = held_lists_of(rows, new.domain)
     prompts = contexts_of(rows)[: settings.sample_prompts]
 
     precision = choose(settings.precision, accelerator.device)
@@ -69,8 +71,10 @@ def evaluate(
         choices={"precision": precision.to_json(), "device": str(accelerator.device)},
         data={"source": source.name, "fingerprint": source.fingerprint, "held_out": len(source)},
         pairs_before=before.pairs(pairs, "pairs"),
+        lists_before=before.lists(lists, "lists"),
         samples_before=before.samples(prompts),
         pairs_after=after.pairs(pairs, "pairs"),
+        lists_after=after.lists(lists, "lists"),
         samples_after=after.samples(prompts),
         seconds=time.perf_counter() - started,
     )

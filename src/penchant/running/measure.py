@@ -18,13 +18,14 @@ from penchant.engine.batching import micro_batches
 from penchant.engine.precision import Precision
 from penchant.engine.settings import Settings
 from penchant.engine.sources import Anchors
-from penchant.evaluation.evidence import PairEvidence, SampleEvidence
+from penchant.evaluation.evidence import ListEvidence, PairEvidence, SampleEvidence
+from penchant.evaluation.lists import list_evidence
 from penchant.evaluation.pairs import pair_evidence
 from penchant.evaluation.samples import sample_evidence
 from penchant.feedback.records import as_text
 from penchant.files import cache_folder, fingerprint
 from penchant.objectives.base import Objective, rewards, weighs
-from penchant.objectives.scored import Pairs, Scored, masks
+from penchant.objectives.scored import Batch, Lists, Pairs, Scored, masks
 from penchant.references.store import Store
 from penchant.rewards.base import Comparer, Context, Judge
 from penchant.rewards.compare import WinAgainst
@@ -41,8 +42,26 @@ class Measure:
         self._at_start: dict[str, str] = {}
 
     def pairs(self, rows: Encoded | None, title: str) -> PairEvidence | None:
-        """The policy's rewards and log-probs on pairs; None where there are none, or the objective has no reward. They are
-        held against the start of the run, which is every phase's start too here, so that before and after are alike."""
+        """The policy's rewards and log-probs on pairs; None where there are none, or the objective has no reward."""
+        batch = self._batch(rows, title)
+        if rows is None or batch is None:
+            return None
+        assert isinstance(batch, Pairs)
+        seen: dict[bytes, int] = {}
+        groups = [seen.setdefault(c.numpy().tobytes(), len(seen)) for c in rows.contexts]
+        return pair_evidence(self.objective, [batch], rows.numbers, groups)
+
+    def lists(self, rows: Encoded | None, title: str) -> ListEvidence | None:
+        """The policy's rewards of graded lists, as for pairs."""
+        batch = self._batch(rows, title)
+        if rows is None or batch is None:
+            return None
+        assert isinstance(batch, Lists)
+        return list_evidence(self.objective, [batch], rows.numbers)
+
+    def _batch(self, rows: Encoded | None, title: str) -> Batch | None:
+        """All rows scored; None where there is nothing to measure. They are held against the start of the run, which is every
+        phase's start too here, so that before and after are alike."""
         if rows is None or not rewards(self.objective):
             return None
         stores = self._stores.get(id(rows))
@@ -56,11 +75,7 @@ class Measure:
             logp, beside = anchors["ref"], []
         weight = rows.weight if weighs(self.objective) else None
         y = Scored(logp, masks(rows.lengths), None, anchors, dict(zip(values, beside, strict=True)), weight)
-        batch = rows.batch(y)
-        assert isinstance(batch, Pairs)
-        seen: dict[bytes, int] = {}
-        groups = [seen.setdefault(c.numpy().tobytes(), len(seen)) for c in rows.contexts]
-        return pair_evidence(self.objective, [batch], rows.numbers, groups)
+        return rows.batch(y)
 
     def samples(self, contexts: Sequence[Context]) -> SampleEvidence | None:
         """The policy's answers to prompts, judged; the seed is the same at every call."""

@@ -34,6 +34,8 @@ class Prepared:
     """Prompts to sample in rounds; empty for a run on a file."""
     held_pairs: Encoded | None
     """Pairs whose prompts are not trained on; None where the data has no pairs."""
+    held_lists: Encoded | None
+    """The held-out rows as they are, where they are lists."""
     held_prompts: tuple[Context, ...]
     """Prompts to answer before and after."""
     about: dict[str, Any]
@@ -76,7 +78,7 @@ def prepare(data: Any, unseen: Any, domain: Domain, objective: Objective, settin
             )
         _gains_allowed(encoded, objective)
     _enough(source, accounting, settings)
-    held_pairs = _held_pairs(held_rows, domain)
+    held_pairs, held_lists = _held_pairs(held_rows, domain), held_lists_of(held_rows, domain)
     about = {
         "source": source.name,
         "fingerprint": source.fingerprint,
@@ -91,7 +93,7 @@ def prepare(data: Any, unseen: Any, domain: Domain, objective: Objective, settin
         **counts,
     }
     held_prompts = tuple(contexts_of(held_rows))[: settings.sample_prompts]
-    return Prepared(encoded, prompts, held_pairs, held_prompts, about, tuple(notes))
+    return Prepared(encoded, prompts, held_pairs, held_lists, held_prompts, about, tuple(notes))
 
 
 def held_share(held_out: float) -> float | int:
@@ -128,6 +130,14 @@ def _held_pairs(rows: Sequence[Row], domain: Domain) -> Encoded | None:
     if not rows or rows[0].kind not in ("pairs", "lists"):
         return None
     encoded = domain.encode(rows if rows[0].kind == "pairs" else convert(rows, "pairs"))
+    return encoded if len(encoded) else None
+
+
+def held_lists_of(rows: Sequence[Row], domain: Domain) -> Encoded | None:
+    """Rows as graded lists, where they are such."""
+    if not rows or rows[0].kind != "lists":
+        return None
+    encoded = domain.encode(rows)
     return encoded if len(encoded) else None
 
 
