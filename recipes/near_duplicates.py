@@ -85,7 +85,7 @@ def changes(objective: Objective, seed: int, model: str = "smollm2", steps: int 
 
     state = zeros(objective)
     for some in plan_steps(len(rows), BATCH, 1, seed, steps):
-        state = step(Material(rows, reference), some, state).state
+        state = step(Material(rows, {"ref": reference}), some, state).state
     after = rows.batch(Scored(scores(domain, policy, rows), masks(rows.lengths), before))
     assert isinstance(after, Pairs)
     w, l = after.w.ratio, after.l.ratio
