@@ -16,7 +16,8 @@ EXAMPLES = """\
 examples:
   penchant sample --model smollm2 --prompt "How was your day?"
   penchant sample --model runs/first/model --prompts prompts.jsonl --count 4 --json > answers.jsonl
-  penchant sample --model smollm2 --prompt "What is the capital of France?" --greedy"""
+  penchant sample --model smollm2 --prompt "What is the capital of France?" --greedy
+  penchant sample --model runs/goals/model --prompt "What is tea?" --goal 10"""
 
 SETTINGS = ("limit", "temperature", "top_p", "seed", "template", "revision", "allow_bin")
 """The settings of a run that sampling shares."""
@@ -32,6 +33,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     asked.add_argument("--prompts", metavar="FILE", help="a file of rows with prompts, in any format that is read")
     parser.add_argument("--count", metavar="N", default="1", help="answers to each prompt (default: 1)")
     parser.add_argument("--greedy", action="store_true", help="take the likeliest token each time, at any temperature")
+    parser.add_argument("--goal", metavar="X", help="the score to ask for, of a model that was trained with --goals")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line: prompt, responses")
     add_settings(parser, Settings, SETTINGS)
 
@@ -43,6 +45,10 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.count.isdecimal() or int(arguments.count) < 1:
         raise Refusal(f"--count {plain(arguments.count, 40)}: it must be a whole number of at least 1.")
     settings = Settings.of(given(arguments, Settings))
+    try:
+        goal = None if arguments.goal is None else float(arguments.goal)
+    except ValueError:
+        raise Refusal(f"--goal {plain(arguments.goal, 40)}: it must be a number.") from None
 
     from penchant.domains.models import load
     from penchant.feedback import open_source
@@ -57,6 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
         temperature=0.0 if arguments.greedy else settings.temperature,
         top_p=settings.top_p,
         seed=settings.seed,
+        goal=goal,
     )
     for prompt, texts in zip(prompts, samples.texts, strict=True):
         if arguments.json:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -113,6 +114,16 @@ class Chat:
                 "trained on a prompt it never sees; use a shorter conversation, another template, or template='none'.",
             )
         return whole[len(start) :].startswith(reply + self.stop_text)
+
+    @cached_property
+    def takes_system(self) -> bool:
+        """Whether the template writes a system turn."""
+        mark = "penchant's system turn"
+        turns: tuple[Message, ...] = ({"role": "system", "content": mark}, {"role": "user", "content": "a"})
+        try:
+            return self.templated and mark in self.render(turns)
+        except Exception:  # a template is a program of its own; one that knows no system turn may raise anything
+            return False
 
     # --- completions
 

@@ -18,6 +18,7 @@ from penchant.domains.chat import Template
 from penchant.domains.policy import REFERENCE, TextPolicy, without_bars
 from penchant.domains.text import Text, TooLong
 from penchant.errors import Refusal
+from penchant.feedback.goals import Goals
 from penchant.words import brief
 
 _PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md"]
@@ -77,7 +78,15 @@ def load(
     stops = model.generation_config.eos_token_id if model.generation_config is not None else None
     eos = [] if stops is None else [stops] if isinstance(stops, int) else list(stops)
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    domain = Text(tokenizer, template=template, max_length=max_length, too_long=too_long, eos=eos, positions=positions)
+    domain = Text(
+        tokenizer,
+        template=template,
+        max_length=max_length,
+        too_long=too_long,
+        eos=eos,
+        positions=positions,
+        goals=Goals.of(folder),
+    )
     policy = TextPolicy(tuned, tokenizer, reference, stops=domain.chat.stops)
     source = {
         "name": str(name),

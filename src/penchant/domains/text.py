@@ -20,6 +20,7 @@ from penchant.domains.logits import VALUES
 from penchant.domains.policy import PLAIN, unwrap
 from penchant.domains.sampling import by_size, generate
 from penchant.errors import Refusal, nearest
+from penchant.feedback.goals import Goals
 from penchant.feedback.records import STOPPED, Accounting, Problem, Prompt, Row
 from penchant.files import fingerprint
 from penchant.objectives.scored import Batch, Labelled, Lists, Pairs, Rollouts, Scored
@@ -45,15 +46,17 @@ class Text:
         too_long: TooLong = "drop",
         eos: Iterable[int] = (),
         positions: int | None = None,
+        goals: Goals | None = None,
     ) -> None:
         """`max_length`: tokens of prompt and response together, at most the `positions` the model has. `eos`: ids at which
-        the model's generation config stops."""
+        the model's generation config stops. `goals`: the scale of scores the model was trained towards."""
         if too_long not in ("drop", "truncate", "error"):
             raise Refusal(f"too_long={too_long!r} is unknown; it must be 'drop', 'truncate' or 'error'.")
         if max_length < 2:
             raise Refusal(f"max_length={max_length}: a prompt and a response need at least 2 tokens.")
         self.chat = Chat(tokenizer, template, eos)
         self.positions = positions
+        self.goals = goals
         self.max_length = max_length if positions is None else min(max_length, positions)
         self.too_long: TooLong = too_long
         vocabulary = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else json.dumps(tokenizer.get_vocab())
@@ -184,15 +187,16 @@ class Text:
         seed: int = 0,
         scored: bool = True,
         batch: int = 8192,
+        goal: float | int | None = None,
     ) -> Samples:
         """`count` answers of at most `limit` tokens to each prompt; temperature 0 is greedy. Sample k of prompt i hangs on
-        (seed, i, k) and the prompt alone. `scored`: whether the log-probs are wanted. `batch`: tokens held at once. Raises
-        Refusal, naming the prompt from 1."""
+        (seed, i, k) and the prompt alone. `scored`: whether the log-probs are wanted. `batch`: tokens held at once. `goal`:
+        the score asked for, of a model that was trained towards goals. Raises Refusal, naming the prompt from 1."""
         if count < 1 or limit < 1 or batch < 1:
             raise Refusal(f"count={count}, limit={limit}, batch={batch}: each must be at least 1.")
         if not (math.isfinite(temperature) and temperature >= 0 and 0 < top_p <= 1):
             raise Refusal(f"temperature={temperature} must be 0 or above and top_p={top_p} in (0, 1].")
-        prompts = [self._prompt(i, prompt, limit) for i, prompt in enumerate(contexts)]
+        prompts = [self._prompt(i, self._under(prompt, goal), limit) for i, prompt in enumerate(contexts)]
         inner = unwrap(policy)
         trained = inner.training
         inner.eval()
@@ -223,6 +227,16 @@ class Text:
         texts = tuple(tuple(row) for row in self.texts(encoded))
         stopped = tuple(tuple(int(answer[-1]) in self.chat.stops for answer in row) for row in answers)
         return Samples(encoded, texts, stopped, logp)
+
+    def _under(self, prompt: Prompt, goal: float | int | None) -> Prompt:
+        """The prompt as it is put with a goal; a model that was not trained towards goals has none."""
+        if goal is None:
+            return prompt
+        if self.goals is None:
+            raise Refusal(
+                f"goal={goal:g}: this model was not trained towards goals, so it has no words for one; leave it out."
+            )
+        return self.goals.ask(prompt, goal)
 
     def _prompt(self, i: int, prompt: Prompt, limit: int) -> Tensor:
         try:

@@ -72,6 +72,9 @@ class Settings(BaseModel):
     """What happens to a row over max_length; every one is counted."""
     bad_rows: Literal["refuse", "drop"] = "refuse"
     """What happens to rows that cannot be read; dropped ones are counted."""
+    goals: tuple[float, float] | None = None
+    """Put scored pairs or lists under goals, each response preferred where its own score is asked for, and answer held-out
+    prompts under the highest: the lowest and the highest score of the scale, as 1,10."""
     allow_lost: Share = 0.05
     """The run stops where more than this share of the rows would be lost."""
 

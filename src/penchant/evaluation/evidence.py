@@ -118,3 +118,20 @@ class RunEvidence:
                 **{name: sample(value.get(name)) for name in ("samples_before", "samples_after")},
             }
         )
+
+
+def without_texts(evidence: RunEvidence) -> RunEvidence:
+    """The evidence with every prompt and response left out; numbers stay."""
+
+    def bare(samples: SampleEvidence | None) -> SampleEvidence | None:
+        if samples is None:
+            return None
+        return dataclasses.replace(
+            samples,
+            prompts=[f"prompt {i + 1}" for i in range(len(samples.prompts))],
+            texts=[["" for _ in t] for t in samples.texts],
+        )
+
+    return dataclasses.replace(
+        evidence, samples_before=bare(evidence.samples_before), samples_after=bare(evidence.samples_after)
+    )

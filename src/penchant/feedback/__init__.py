@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from penchant.feedback.checking import CheckReport, check
+    from penchant.feedback.goals import Goals, relabel
     from penchant.feedback.pairing import convert, pair
     from penchant.feedback.problems import DataRefusal
     from penchant.feedback.reading import Source, open_source
@@ -15,12 +16,14 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "CheckReport": "checking",
+    "Goals": "goals",
     "check": "checking",
     "convert": "pairing",
     "pair": "pairing",
     "DataRefusal": "problems",
     "Source": "reading",
     "open_source": "reading",
+    "relabel": "goals",
     "split": "splitting",
     "write_rows": "writing",
 }
@@ -28,11 +31,13 @@ _HOMES = {
 __all__ = [
     "CheckReport",
     "DataRefusal",
+    "Goals",
     "Source",
     "check",
     "convert",
     "open_source",
     "pair",
+    "relabel",
     "split",
     "write_rows",
 ]  # fmt: skip

@@ -3,6 +3,7 @@ It keeps numbers and hashes, no text."""
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections import Counter
 from collections.abc import Sequence
@@ -11,6 +12,8 @@ from typing import Literal
 
 import numpy as np
 
+from penchant.errors import Refusal
+from penchant.feedback.goals import scores_of
 from penchant.feedback.reading import Source, digests
 from penchant.feedback.records import Kind, Row
 
@@ -24,6 +27,7 @@ BALANCE = 0.1
 
 NEAR_EMPTY = "rows with a near-empty response"
 BACKWARDS = "pairs whose strength is below 0.5"
+BAD_SCORE = "pairs with a score that is no number"
 ALIKE = "pairs alike but for case and white space"
 TIES = "lists with equal scores"
 ALL_TIED = "lists without any preference"
@@ -31,6 +35,7 @@ TWICE = "lists with a response twice"
 HITS: dict[str, tuple[tuple[Kind, ...], str]] = {
     NEAR_EMPTY: (("pairs", "labelled", "lists"), "Under two letters or digits; look at them."),
     BACKWARDS: (("pairs",), "Their rejected is said to be preferred; swap the two, and write 1 − strength."),
+    BAD_SCORE: (("pairs",), "A score is a number, or null where it is missing; --goals refuses these rows."),
     ALIKE: (("pairs",), "They teach next to nothing; look at them."),
     TIES: (("lists",), "Ties make no pairs; with few distinct scores much is lost."),
     ALL_TIED: (("lists",), "All scores are equal; they teach nothing."),
@@ -100,7 +105,8 @@ class Tally:
         self.response_lengths = array("Q")
         self.hits: dict[str, list[int]] = {}
         self.counts: Counter[str] = Counter()
-        self.longer = self.shorter = self.true = 0
+        self.longer = self.shorter = self.true = self.scored = self.tied = self.under_goals = 0
+        self.lowest, self.highest = math.inf, -math.inf
         self.annotators: dict[str, int] = {}
         """Each name's place in the order of their coming."""
         self.people = array("q")
@@ -127,6 +133,7 @@ class Tally:
         name = row.annotator
         self.people.append(-1 if name is None else self.annotators.setdefault(name, len(self.annotators)))
         self.weighted += row.weights is not None
+        self._score(row)
         self.optional.update(name for name in ("strength", "margin") if getattr(row, name) is not None)
         if row.kind == "pairs":
             w, l = row.responses
@@ -148,6 +155,19 @@ class Tally:
                 self.hit(ALL_TIED, row)
             if len(set(row.responses)) < len(row.responses):
                 self.hit(TWICE, row)
+
+    def _score(self, row: Row) -> None:
+        """Scores of responses, which may be put under goals."""
+        try:
+            scores = scores_of(row)
+        except Refusal:
+            self.hit(BAD_SCORE, row)
+            return
+        if scores is not None:
+            self.scored += 1
+            self.tied += len(set(scores)) == 1
+            self.under_goals += 0 if len(set(scores)) == 1 else len(set(scores))
+            self.lowest, self.highest = min(self.lowest, *scores), max(self.highest, *scores)
 
     def _side(self, row: Row, responses: tuple[str, ...], side: bool) -> None:
         self.questions.append(digests(Row(0, row.kind, row.prompt, responses))[1])
@@ -172,7 +192,7 @@ class Tally:
         if kind == "labelled":
             said = "The same completion has both labels; keep both only if people differ."
             out += [self._labels(), self._contradictions("labels that contradict an earlier row", said)]
-        return [*out, *self._people(), *self._partial(), *self._weights()]
+        return [*out, *self._people(), *self._partial(), *self._weights(), *self._scores()]
 
     def _weights(self) -> list[Finding]:
         said = "TokenWeighted(…) reads how much parts of a response count; no other objective does."
@@ -220,6 +240,16 @@ class Tally:
             said = "Methods that model annotators need the name in every row."
             out.append(Finding("odd", "rows without an annotator", unsigned, len(who), said))
         return out
+
+    def _scores(self) -> list[Finding]:
+        if not self.scored:
+            return []
+        n = len(self.source)
+        said = (
+            f"from {self.lowest:g} to {self.highest:g}. --goals would make {self.under_goals:,} rows of them, and leave out "
+            f"{self.tied:,} of equal scores and {n - self.scored:,} without."
+        )
+        return [Finding("fine", "rows with a score of every response", self.scored, n, said)]
 
     def _partial(self) -> list[Finding]:
         n = len(self.source)

@@ -29,9 +29,10 @@ from penchant.engine.settings import Settings
 from penchant.engine.sources import Anchors, FromFile, Past, Scorer
 from penchant.engine.step import Outcome
 from penchant.errors import Refusal, StoppedRun
-from penchant.evaluation.evidence import IN_PYTHON, RunEvidence, SampleEvidence
+from penchant.evaluation.evidence import IN_PYTHON, RunEvidence, without_texts
 from penchant.evaluation.pairs import accuracy, margin
 from penchant.evaluation.verdict import Verdict, judge_run
+from penchant.feedback.goals import Goals
 from penchant.files import read_json, whole_folder, write, write_json
 from penchant.objectives.base import Objective, rewards, weighs
 from penchant.objectives.scored import Pairs
@@ -88,7 +89,8 @@ class Alignment:
         loaded = self._load()
         loaded.policy.to(self.accelerator.device)
         self.past = {name: identity_of(name, loaded.domain, self.settings.allow_bin) for name in self.settings.history}
-        prepared = prepare(self.data, self.unseen, loaded.domain, self.objective, self.settings)
+        goals = self._goals(loaded)
+        prepared = prepare(self.data, self.unseen, loaded.domain, self.objective, self.settings, goals)
         for note in prepared.notes:
             self.voice.say(note)
         self.voice.account(prepared.about)
@@ -113,7 +115,7 @@ class Alignment:
         history = self._history(loaded, precision)
         anchors = Anchors(scorer, self.objective, self.settings, self.accelerator, cache, self.voice.progress, history)
         judge = ready(self.judge, scorer, self.settings)
-        measure = Measure(anchors, self.objective, self.settings, judge)
+        measure = Measure(anchors, self.objective, self.settings, judge, goals)
         before = self._before(measure, prepared)
 
         if prepared.train is not None:
@@ -167,6 +169,11 @@ class Alignment:
             max_length=settings.max_length,
             too_long=settings.too_long,
         )
+
+    def _goals(self, loaded: Loaded) -> Goals | None:
+        """The scale of goals this run trains towards, put as the model's template can."""
+        scale = self.settings.goals
+        return None if scale is None else Goals(*scale, system=loaded.domain.chat.takes_system)
 
     def _asked(self) -> dict[str, Any]:
         """What was asked, as it is written."""
@@ -332,6 +339,8 @@ class Alignment:
         if evidence.stopped_by is None:
             with whole_folder(self.folder.model) as draft:
                 loaded.policy.save(draft)
+                if (goals := self._goals(loaded)) is not None:
+                    goals.save(draft)
                 (draft / "README.md").write_text(model_card(evidence, verdict), encoding="utf-8")
         write(self.folder.report, render(evidence, verdict, samples=self.settings.report_samples))
         write_json(self.folder.verdict, verdict.to_json())
@@ -359,6 +368,10 @@ def consistent(objective: Objective, settings: Settings, judge: Judge | Comparer
         raise Refusal(f"history={settings.history!r} names a model twice.")
     if settings.rounds and weighs(objective):
         raise Refusal(f"{objective!r} reads the data's weights of single tokens, which sampled responses do not have.")
+    if settings.goals is not None:
+        Goals(*settings.goals)  # a scale that is none is refused now
+    if settings.rounds and settings.goals is not None:
+        raise Refusal("goals are put over scores that the data holds; an on-policy run samples its own. Leave --goals out.")
     for tracker in settings.trackers:
         if importlib.util.find_spec(tracker) is None:
             raise Refusal(f"the tracker {tracker!r} is not installed: pip install {tracker}.")
@@ -374,21 +387,6 @@ def consistent(objective: Objective, settings: Settings, judge: Judge | Comparer
 def source_name(data: Any) -> str:
     """Where rows came from, as it is written."""
     return str(data) if isinstance(data, str | Path) else IN_PYTHON
-
-
-def without_texts(evidence: RunEvidence) -> RunEvidence:
-    """The evidence with every prompt and response left out; numbers stay."""
-
-    def bare(samples: SampleEvidence | None) -> SampleEvidence | None:
-        if samples is None:
-            return None
-        return replace(
-            samples,
-            prompts=[f"prompt {i + 1}" for i in range(len(samples.prompts))],
-            texts=[["" for _ in t] for t in samples.texts],
-        )
-
-    return replace(evidence, samples_before=bare(evidence.samples_before), samples_after=bare(evidence.samples_after))
 
 
 def versions() -> dict[str, str]:

@@ -17,7 +17,7 @@ from penchant.engine.sources import Anchors, Scorer
 from penchant.errors import Refusal
 from penchant.evaluation.evidence import RunEvidence
 from penchant.evaluation.verdict import Verdict, judge_run
-from penchant.feedback import convert, open_source
+from penchant.feedback import Goals, convert, open_source
 from penchant.objectives.base import Objective
 from penchant.rewards.asking import Asking
 from penchant.rewards.base import Comparer, Judge
@@ -64,8 +64,8 @@ def evaluate(
 
     precision = choose(settings.precision, accelerator.device)
     precision.apply()
-    before = _measure(old, old, precision, objective, judge, settings, accelerator, voice)
-    after = _measure(new, old, precision, objective, judge, settings, accelerator, voice)
+    before = _measure(old, old, precision, objective, judge, settings, accelerator, voice, new.domain.goals)
+    after = _measure(new, old, precision, objective, judge, settings, accelerator, voice, new.domain.goals)
     evidence = RunEvidence(
         settings={"model": model, "reference": reference, "data": str(data), "objective": repr(objective)},
         choices={"precision": precision.to_json(), "device": str(accelerator.device)},
@@ -102,6 +102,7 @@ def _measure(
     settings: Settings,
     accelerator: Accelerator,
     voice: Voice,
+    goals: Goals | None,
 ) -> Measure:
     """What measures a model, held against the reference."""
     start: Any = lambda: reference.policy  # noqa: E731
@@ -111,4 +112,4 @@ def _measure(
         loaded.policy.hold(reference.policy)
     cache = reference_cache(reference.source["fingerprint"], precision, accelerator.device)
     anchors = Anchors(scorer, objective, settings, accelerator, cache, voice.progress)
-    return Measure(anchors, objective, settings, ready(judge, scorer, settings))
+    return Measure(anchors, objective, settings, ready(judge, scorer, settings), goals)

@@ -22,7 +22,8 @@ from penchant.evaluation.evidence import ListEvidence, PairEvidence, SampleEvide
 from penchant.evaluation.lists import list_evidence
 from penchant.evaluation.pairs import pair_evidence
 from penchant.evaluation.samples import sample_evidence
-from penchant.feedback.records import as_text
+from penchant.feedback.goals import Goals
+from penchant.feedback.records import Prompt, as_text
 from penchant.files import cache_folder, fingerprint
 from penchant.objectives.base import Objective, rewards, weighs
 from penchant.objectives.scored import Batch, Lists, Pairs, Scored, masks
@@ -36,8 +37,15 @@ from penchant.version import __version__
 class Measure:
     """Scores pairs and samples of one run, always in the same way."""
 
-    def __init__(self, anchors: Anchors, objective: Objective, settings: Settings, judge: Judge | Comparer | None) -> None:
-        self.anchors, self.objective, self.settings, self.judge = anchors, objective, settings, judge
+    def __init__(
+        self,
+        anchors: Anchors,
+        objective: Objective,
+        settings: Settings,
+        judge: Judge | Comparer | None,
+        goals: Goals | None = None,
+    ) -> None:
+        self.anchors, self.objective, self.settings, self.judge, self.goals = anchors, objective, settings, judge, goals
         self._stores: dict[int, dict[str, Store]] = {}
         self._at_start: dict[str, str] = {}
 
@@ -85,7 +93,7 @@ class Measure:
         self.anchors.progress("answering held-out prompts", 0, 1)
         samples = scorer.domain.sample(
             scorer.policy,
-            [context.prompt for context in contexts],
+            self._asked(contexts),
             count=settings.sample_count,
             limit=settings.limit,
             temperature=settings.temperature,
@@ -104,6 +112,11 @@ class Measure:
         prompts = [as_text(context.prompt) for context in contexts]
         return sample_evidence(samples, ref, judgement, prompts, judge.name if judge is not None else None)
 
+    def _asked(self, contexts: Sequence[Context]) -> list[Prompt]:
+        """The prompts as the model gets them: a model trained towards goals is asked for the highest score."""
+        goals = self.goals
+        return [context.prompt if goals is None else goals.ask(context.prompt, goals.high) for context in contexts]
+
     def _judge(self, contexts: Sequence[Context]) -> Judge | None:
         """Who scores single answers: the judge; for a comparer, how probably it prefers them to the start's greedy ones."""
         if not isinstance(self.judge, Comparer):
@@ -113,7 +126,7 @@ class Measure:
             scorer = self.anchors.scorer
             with scorer.start() as policy:
                 greedy = scorer.domain.sample(
-                    policy, [context.prompt for context in new], limit=self.settings.limit, temperature=0.0, scored=False
+                    policy, self._asked(new), limit=self.settings.limit, temperature=0.0, scored=False
                 )
             self._at_start |= {WinAgainst.key(context): texts[0] for context, texts in zip(new, greedy.texts, strict=True)}
         return WinAgainst(self.judge, self._at_start)

@@ -10,7 +10,7 @@ from typing import Any
 from penchant.domains.base import Domain, Encoded
 from penchant.engine.settings import Settings
 from penchant.errors import Refusal
-from penchant.feedback import Source, convert, open_source, split
+from penchant.feedback import Goals, Source, convert, open_source, relabel, split
 from penchant.feedback.records import Accounting, Kind, Row
 from penchant.objectives.base import Objective, kinds_of, weighs
 from penchant.objectives.listwise import Listwise
@@ -39,14 +39,17 @@ class Prepared:
     held_prompts: tuple[Context, ...]
     """Prompts to answer before and after."""
     about: dict[str, Any]
-    """source, fingerprint, unseen (the fingerprint of rows given to judge on), format, accounting, counts: what the
-    evidence says of the data."""
+    """source, fingerprint, unseen (the fingerprint of rows given to judge on), format, accounting, goals (rows read, made,
+    of equal scores, without), counts: what the evidence says of the data."""
     notes: tuple[str, ...]
     """What was done to the rows on the way, for the terminal."""
 
 
-def prepare(data: Any, unseen: Any, domain: Domain, objective: Objective, settings: Settings) -> Prepared:
-    """Reads, splits and encodes. Refuses data that does not fit the objective, and a loss of rows over the allowed share."""
+def prepare(
+    data: Any, unseen: Any, domain: Domain, objective: Objective, settings: Settings, goals: Goals | None = None
+) -> Prepared:
+    """Reads, splits and encodes. Rows to train on are put under goals, where there are any; held-out rows never are. Refuses
+    data that does not fit the objective, and a loss of rows over the allowed share."""
     source = open_source(data, bad_rows=settings.bad_rows)
     notes = list(source.notes)
     if unseen is None:
@@ -63,19 +66,27 @@ def prepare(data: Any, unseen: Any, domain: Domain, objective: Objective, settin
         train_rows, held_rows = iter(source), list(other)
         counts, unseen_fingerprint = {"train": len(source), "held_out": len(other)}, other.fingerprint
 
+    relabelled = relabel(train_rows, goals) if goals is not None else None
     encoded: Encoded | None = None
     prompts: tuple[Context, ...] = ()
     accounting = Accounting(read=len(source), kept=len(source))
     if settings.rounds:
         prompts = tuple(contexts_of(train_rows))
     else:
-        encoded = domain.encode(_fitting(train_rows, source.kind, objective, notes))
+        encoded = domain.encode(_fitting(relabelled or train_rows, source.kind, objective, notes))
         accounting = encoded.accounting
         if accounting.weighted and not weighs(objective):
             notes.append(
                 f"{accounting.weighted:,} rows weigh parts of their responses, which {objective!r} does not read; "
                 "TokenWeighted(…) around it would"
             )
+        if relabelled is not None:
+            notes.append(relabelled.said)
+            if not relabelled.made:
+                raise Refusal(
+                    f"no row of {source.name!r} can be put under a goal: {relabelled.said}. Pairs need the columns "
+                    "chosen_score and rejected_score (or score_chosen and score_rejected), lists scores that differ."
+                )
         _gains_allowed(encoded, objective)
     _enough(source, accounting, settings)
     held_pairs, held_lists = _held_pairs(held_rows, domain), held_lists_of(held_rows, domain)
@@ -90,6 +101,7 @@ def prepare(data: Any, unseen: Any, domain: Domain, objective: Objective, settin
             "examples": [str(p) for p in accounting.examples],
             "unreadable": source.dropped,
         },
+        "goals": None if relabelled is None else relabelled.counts,
         **counts,
     }
     held_prompts = tuple(contexts_of(held_rows))[: settings.sample_prompts]
