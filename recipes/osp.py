@@ -22,6 +22,7 @@ import argparse
 import math
 from collections.abc import Mapping
 from copy import deepcopy
+from itertools import pairwise
 
 import torch
 from finite import Finite, Policy, divergence, draw, pairs, train, value
@@ -79,7 +80,7 @@ def run(objective: Objective, seed: int, steps: int = STEPS) -> dict[str, float]
 
 def at(path: list[tuple[float, float]], x: float) -> float:
     """The utility where the KL first passes x, straight between two looks; NaN where it never does."""
-    for (x0, y0), (x1, y1) in zip(path, path[1:], strict=False):
+    for (x0, y0), (x1, y1) in pairwise(path):
         if x0 <= x <= x1:
             return y0 + (y1 - y0) * (x - x0) / max(x1 - x0, 1e-12)
     return math.nan
