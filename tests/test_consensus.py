@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 import laws
+from penchant.engine.memory import followed, whole
 from penchant.errors import Refusal
 from penchant.objectives import (
     CDPO,
@@ -173,6 +174,22 @@ def test_in_a_sum_it_keeps_its_own_memory():
     }
     assert set(objective.shown(state)) == {"0.reliability/annotator", "2.reliability/annotator"}
     assert set((Consensus(SimPO()) + 0.1 * NLL()).shown(state)) == {"reliability/annotator"}
+
+
+def test_few_annotators_are_followed_by_name_and_many_by_their_extremes():
+    objective = Consensus(DPO())
+    few = objective.shown(remembered([0.9, 0.5]))
+    assert followed(few, {"annotator": ("ada", "a/b")}) == {"state/reliability/ada": 0.9, "state/reliability/a/b": 0.5}
+    assert whole(few, {"annotator": ("ada", "a/b")}) == {"reliability/annotator": {"ada": 0.9, "a/b": 0.5}}
+    many = objective.shown(remembered([0.9, *(k / 10 for k in range(9))]))
+    names = {"annotator": tuple(map(str, range(10)))}
+    assert followed(many, names) == {
+        "state/reliability/lowest": 0.0,
+        "state/reliability/median": 0.5,
+        "state/reliability/highest": 0.9,
+    }
+    assert len(whole(many, names)["reliability/annotator"]) == 10
+    assert followed(KTO().shown(KTO().init()), names) == {"state/z0": 0.0}
 
 
 @dataclass(frozen=True)

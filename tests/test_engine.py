@@ -248,12 +248,37 @@ def test_a_resumed_run_is_equal_bit_for_bit(objective: Objective, tmp_path: Path
     assert torch.equal(plain.bare.table, again.bare.table)
     keep = lambda job: [{**x, "seconds": 0} for x in job.folder.history() if x["kind"] == "step"]  # noqa: E731
     assert keep(plain) == keep(again)
+    told = [line for job in (plain, again) for line in job.folder.history() if line["kind"] == "state"]
+    assert told == [told[0]] * 2 if objective.remembers else told == []
     last = [checkpoint.latest(job.folder.checkpoints) for job in (plain, again)]
     for name in ("policy.safetensors", "optimiser.safetensors", "objective.safetensors"):
         a, b = ((path / name).read_bytes() for path in last if path is not None)
         assert a == b
     a, b = (json.loads((path / "state.json").read_text()) for path in last if path is not None)
     assert a["position"] == b["position"] == {"step": 8, "phase": 0, "place": 8}
+
+
+def test_annotators_keep_their_numbers_and_rows_without_one_are_refused_or_all_of_one(tmp_path: Path):
+    encoded, objective = rows(6), Consensus(SimPO())
+    job = make_job(Table(), objective, encoded, tmp_path, save_every=0)
+    train(job)
+    last = job.folder.history()[-1]["reliability/annotator"]
+    assert list(last) == ["ada", "ben", "cho"] and len(set(last.values())) > 1
+    parts = encoded.select([2, 5]).numbered(("cho", "dan", "ben", "ada"))
+    assert parts.columns["annotator"].tolist() == [0, 0] and parts.annotators[0] == "cho"
+
+    nobody = replace(encoded, columns={}, annotators=())
+    alone = make_job(Table(), objective, nobody, tmp_path / "alone", save_every=0)
+    assert alone.source.annotators == ("everyone",)
+    train(alone)
+    assert list(alone.folder.history()[-1]["reliability/annotator"]) == ["everyone"]
+
+    some = replace(encoded, columns={"annotator": torch.tensor([0, -1, 1, 2, -1, 0])})
+    with pytest.raises(Refusal, match="the annotator of every row, but 2 of 6 have none: rows 2, 5"):
+        make_job(Table(), objective, some, tmp_path / "some")
+    with pytest.raises(Refusal, match="goes up to 2, but 1 annotators are named"):
+        replace(encoded, annotators=("ada",)).numbered(("ada", "ben"))
+    make_job(Table(), SimPO(), some, tmp_path / "deaf")  # who does not ask does not mind
 
 
 def test_ctrl_c_ends_between_steps_with_a_checkpoint(tmp_path: Path):

@@ -24,7 +24,7 @@ from penchant.evaluation.evidence import IN_PYTHON, RunEvidence
 from penchant.evaluation.verdict import before_after, judge_run
 from penchant.report import facts
 from penchant.report.card import code, model_card, prose
-from penchant.report.charts import Curve, lined, points
+from penchant.report.charts import Curve, curves, lined, points
 from penchant.report.page import render
 from penchant.report.terminal import print_summary, progress
 
@@ -379,3 +379,27 @@ def test_a_browser_finds_nothing_to_complain_of(tmp_path: Path) -> None:
     )  # fmt: skip
     assert (tmp_path / "page.png").stat().st_size > 50_000
     assert "CONSOLE" not in done.stderr
+
+
+def test_what_was_learned_of_annotators_is_charted_numbered_and_named_as_plain_text() -> None:
+    base = example.offline(steps=12, held_out=40)
+    names = ["ada", HOSTILE[1]]
+    steps = [
+        line | {f"state/reliability/{name}": 0.9 - 0.01 * k * line["step"] for k, name in enumerate(names)}
+        for line in base.history
+        if line["kind"] == "step"
+    ]
+    last = {"kind": "state", "step": 12, "reliability/annotator": {names[0]: 0.9, names[1]: 0.78}}
+    run = dataclasses.replace(base, history=[*steps, last], data={**base.data, "annotators": {"ada": 30, names[1]: 10}})
+    (found,) = facts.remembered(run)
+    assert found == facts.Ranked("Reliability by annotator", ((2, names[1], 10, 0.78), (1, "ada", 30, 0.9)), 0)
+    page = render(run, judge_run(run))
+    assert html.escape(names[1]) in page and names[1] not in page
+    (chart,) = [chart for chart in curves(run) if chart.title == "Memory: reliability"]
+    assert chart.said == "no. 1 0.900 → 0.900; no. 2 0.890 → 0.780."
+    out = io.StringIO()
+    print_summary(Console(file=out, width=200), run, judge_run(run), {})
+    assert f"Reliability by annotator, the lowest first: {names[1]} 0.780, ada 0.900" in out.getvalue()
+    many = dataclasses.replace(run, history=[{**last, "reliability/annotator": {str(k): k / 100 for k in range(100)}}])
+    assert facts.remembered(many)[0].hidden == 76 and "76 between" in render(many, judge_run(many))
+    assert facts.remembered(base) == []

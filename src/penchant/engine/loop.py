@@ -22,6 +22,7 @@ from penchant.engine import checkpoint
 from penchant.engine.batching import steps as plan_steps
 from penchant.engine.checkpoint import Position
 from penchant.engine.folder import RunFolder
+from penchant.engine.memory import followed, whole
 from penchant.engine.metrics import reduced
 from penchant.engine.precision import Precision
 from penchant.engine.settings import Settings
@@ -85,7 +86,9 @@ def train(job: Job) -> str | None:
         tokens=settings.tokens,
         clip=settings.clip,
     )
-    position, memory, best = Position(), zeros(job.objective, {"annotator": len(job.source.annotators)}), {}
+    levels = {"annotator": job.source.annotators}
+    position, best = Position(), {}
+    memory = zeros(job.objective, {column: len(names) for column, names in levels.items()})
     found = checkpoint.latest(job.folder.checkpoints)
     if found is not None:
         position, memory, best = checkpoint.restore(found, job.bare, optimiser, names)
@@ -130,7 +133,8 @@ def train(job: Job) -> str | None:
                         memory = outcome.state
                         position = Position(position.step + 1, phase, place + 1)
                         seconds = time.perf_counter() - started
-                        _note(job, _line(position, settings, outcome, rate, seconds, len(plan)))
+                        state = followed(job.objective.shown(memory), levels)
+                        _note(job, _line(position, settings, outcome, rate, seconds, len(plan)) | state)
                     job.report(position, len(plan), outcome, seconds)
                     if settings.evaluate_every and position.step % settings.evaluate_every == 0:
                         evaluate()
@@ -146,6 +150,8 @@ def train(job: Job) -> str | None:
             return "interrupted"
         if position.step != saved:
             save()
+        if memory:
+            _note(job, {"kind": "state", "step": position.step, **whole(job.objective.shown(memory), levels)})
     return None
 
 

@@ -83,7 +83,8 @@ class RunEvidence:
     kind "start": drift (largest |log π − log π_ref| of a token before the first update), tolerance.
     kind "step": epoch, round (from 1; 0 in a run on a file), loss, lr, grad_norm, tokens, seconds, units, and where they
     exist loss/<Term>, reward/chosen, reward/rejected, reward/margin, reward/accuracy, logp/chosen, logp/rejected (means per token),
-    length/chosen, length/rejected.
+    length/chosen, length/rejected; of an objective with memory state/<name>, or state/<name>/<category>.
+    kind "state", the last: what such an objective remembers in the end, by name; "name/column" by category.
     kind "eval": accuracy, accuracy/low, accuracy/high, margin, logp/chosen, logp/rejected.
     kind "round" (on-policy): round (from 1), score (mean over this round's samples) and score/<dimension> where a judge
     has several, kept, ties, failed, identical, distinct2, length, stopped, sampling."""

@@ -24,6 +24,7 @@ from penchant.words import figure
 # Wong's colour-blind-safe palette (Nature Methods 8, 441, 2011), light and dark. matplotlib draws the light colours; each
 # is replaced in the finished SVG by a variable that the dark scheme sets anew.
 INK, QUIET, GRID, BEFORE, BLUE, ORANGE, PAPER = "#1b1f24", "#5b6470", "#e3e6ea", "#8d95a0", "#0072b2", "#c4550a", "#fefefe"
+GREEN, PINK = "#007a5a", "#a8578a"
 DARK = {
     INK: "#e8eaed",
     QUIET: "#a3abb5",
@@ -32,7 +33,11 @@ DARK = {
     BLUE: "#56b4e9",
     ORANGE: "#f0953f",
     PAPER: "#1b1f24",
+    GREEN: "#3cc49b",
+    PINK: "#dd9cc2",
 }
+SEVERAL = (BLUE, ORANGE, GREEN, PINK, BEFORE, INK)
+"""Colours of lines of one kind, as many as there can be."""
 FONT = "system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue','Liberation Sans',Arial,sans-serif"
 POINTS = 250
 """Points drawn of a curve; more are gathered in groups, each shown by its mean and its range."""
@@ -147,6 +152,7 @@ def curves(evidence: RunEvidence) -> list[Chart]:
             "log π per token, nats",
             [Curve("logp/chosen", "chosen"), Curve("logp/rejected", "rejected", ORANGE)],
         ),
+        *states(lines),
         lined(lines, "Gradient norm", "before clipping, log scale", [Curve("grad_norm", "gradient norm")], log=True),
         lined(lines, "Learning rate", "learning rate", [Curve("lr", "learning rate")], exact=True),
         lined(lines, "The judge's score", "mean score of the samples", [Curve("score", "score", kind="round")]),
@@ -154,6 +160,22 @@ def curves(evidence: RunEvidence) -> list[Chart]:
         lined(lines, "Length of the samples", "tokens", [Curve("length", "length", kind="round")]),
     ]
     return [chart for chart in made if chart is not None]
+
+
+def states(history: Sequence[dict[str, Any]]) -> list[Chart | None]:
+    """What the objective remembers: a chart for each number, or one with a line for each category of a column. Categories
+    are the data's words, so their lines are numbered; the table of the report names them."""
+    keys = dict.fromkeys(key for line in history for key in line if key.startswith("state/"))
+    titles = list(dict.fromkeys(key.split("/")[1] for key in keys))
+    made = []
+    for title in titles:
+        of = [key for key in keys if key.split("/")[1] == title]
+        words = [key.split("/", 2)[2] if key.count("/") > 1 else title for key in of]
+        ours = {title, "lowest", "median", "highest"}.issuperset(words)
+        names = words if ours else [f"no. {k}" for k in range(1, len(of) + 1)]
+        drawn = [Curve(key, name, colour) for key, name, colour in zip(of, names, SEVERAL, strict=False)]
+        made.append(lined(history, f"Memory: {title}", title, drawn))
+    return made
 
 
 def lined(

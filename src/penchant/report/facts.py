@@ -7,6 +7,7 @@ import math
 import re
 import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from penchant.evaluation.evidence import IN_PYTHON, RunEvidence
@@ -98,6 +99,37 @@ def told(value: Any) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return number(value)
     return str(value)
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A number that was learned of each category of a column: of each annotator, the reliability."""
+
+    title: str
+    rows: tuple[tuple[int, str, int | None, float | None], ...]
+    """Place in the data, name, rows in the data where they were counted, number; the lowest first."""
+    hidden: int
+    """Categories between the lowest and the highest that are left out."""
+
+
+SHOWN = 12
+"""Categories shown from either end."""
+
+
+def remembered(evidence: RunEvidence) -> list[Ranked]:
+    """What the objective remembered of each category in the end; empty for one that has no such memory."""
+    line = next((line for line in reversed(evidence.history) if line.get("kind") == "state"), {})
+    found = []
+    for name, value in line.items():
+        if not isinstance(value, Mapping):
+            continue
+        title, _, column = name.rpartition("/")
+        counts = evidence.data.get(f"{column}s") or {}
+        rows = [(k, str(who), counts.get(who), x) for k, (who, x) in enumerate(value.items(), 1)]
+        rows.sort(key=lambda row: math.inf if row[3] is None else row[3])
+        shown = rows if len(rows) <= 2 * SHOWN else [*rows[:SHOWN], *rows[-SHOWN:]]
+        found.append(Ranked(f"{title.capitalize()} by {column}", tuple(shown), len(rows) - len(shown)))
+    return found
 
 
 def accounting(evidence: RunEvidence) -> list[tuple[str, int]]:

@@ -83,6 +83,7 @@ def render(evidence: RunEvidence, verdict: Verdict, *, samples: bool = True) -> 
         split=facts.split(evidence),
         steps=facts.steps(evidence),
         curves=curves(evidence),
+        remembered=facts.remembered(evidence),
         distributions=distributions(evidence),
         shown=side_by_side(evidence) if samples else [],
         texts_left_out=not samples and (evidence.samples_before or evidence.samples_after) is not None,

@@ -40,6 +40,12 @@ def print_summary(console: Console, evidence: RunEvidence, verdict: Verdict, pat
             table.add_row(text(row.name), *map(text, row.cells), text(said, style))
         console.print()
         console.print(table)
+    for one in facts.remembered(evidence):
+        told = [f"{plain(name)} {facts.number(value)}" for _, name, _, value in one.rows]
+        if one.hidden:
+            told.insert(facts.SHOWN, f"… {one.hidden} between …")
+        console.print()
+        console.print(text(f"{one.title}, the lowest first: {', '.join(told)}"))
     style = facts.tone(verdict)
     console.print()
     console.print(text(f"{SIGN[style]} {verdict.word}", STYLES[style]))

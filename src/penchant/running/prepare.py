@@ -3,12 +3,14 @@ side only."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from penchant.domains.base import Domain, Encoded
 from penchant.engine.settings import Settings
+from penchant.engine.sources import EVERYONE
 from penchant.errors import Refusal
 from penchant.feedback import Goals, Source, convert, open_source, relabel, split
 from penchant.feedback.records import Accounting, Kind, Row
@@ -40,7 +42,8 @@ class Prepared:
     """Prompts to answer before and after."""
     about: dict[str, Any]
     """source, fingerprint, unseen (the fingerprint of rows given to judge on), format, accounting, goals (rows read, made,
-    of equal scores, without), counts: what the evidence says of the data."""
+    of equal scores, without), counts, annotators (rows of each, where the objective asks): what the evidence says of the
+    data."""
     notes: tuple[str, ...]
     """What was done to the rows on the way, for the terminal."""
 
@@ -89,6 +92,9 @@ def prepare(
                 )
         _gains_allowed(encoded, objective)
     _enough(source, accounting, settings)
+    people = _people(encoded, prompts) if "annotator" in objective.needs.columns else {}
+    if EVERYONE in people:
+        notes.append("no row names an annotator: all are taken to be of one")
     held_pairs, held_lists = _held_pairs(held_rows, domain), held_lists_of(held_rows, domain)
     about = {
         "source": source.name,
@@ -103,6 +109,7 @@ def prepare(
         },
         "goals": None if relabelled is None else relabelled.counts,
         **counts,
+        **({"annotators": people} if people else {}),
     }
     held_prompts = tuple(contexts_of(held_rows))[: settings.sample_prompts]
     return Prepared(encoded, prompts, held_pairs, held_lists, held_prompts, about, tuple(notes))
@@ -111,6 +118,18 @@ def prepare(
 def held_share(held_out: float) -> float | int:
     """A share below 1, a number of prompts from 1 on."""
     return held_out if held_out < 1 else round(held_out)
+
+
+def _people(rows: Encoded | None, prompts: Sequence[Context]) -> dict[str, int]:
+    """Rows (on-policy: prompts) by annotator; all under one name where nobody is named."""
+    if rows is None:
+        names = [context.annotator for context in prompts]
+    else:
+        names = (
+            [rows.annotators[i] if i >= 0 else None for i in rows.columns["annotator"].tolist()] if rows.annotators else []
+        )
+    found = Counter(name for name in names if name is not None)
+    return dict(found) or {EVERYONE: len(prompts) if rows is None else len(rows)}
 
 
 def _fitting(rows: Iterable[Row], kind: Kind, objective: Objective, notes: list[str]) -> Iterable[Row]:
