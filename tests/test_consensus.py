@@ -24,6 +24,7 @@ from penchant.objectives import (
     NLL,
     ORPO,
     OSP,
+    RDPO,
     Consensus,
     Objective,
     Paired,
@@ -31,6 +32,7 @@ from penchant.objectives import (
     Scored,
     SimPO,
     StrengthWeighted,
+    Unbiased,
 )
 from penchant.objectives.base import Positive
 
@@ -224,3 +226,14 @@ def test_every_row_has_one_of_the_annotators():
     for start in (0.5, 1, 0.2):
         with pytest.raises(Refusal, match="start must lie in"):
             Consensus(DPO(), start=start)
+
+
+@pytest.mark.parametrize("base", BASES, ids=repr)
+@pytest.mark.parametrize("flip", [0.1, 0.4])
+def test_averaged_over_flips_the_unbiased_loss_is_that_on_true_labels(base: Paired, flip: float):
+    batch = laws.example(base, Pairs, rows=8, junk=0.0)
+    turned = Pairs(batch.l, batch.w)
+    robust = Unbiased(base, flip=flip)
+    torch.testing.assert_close((1 - flip) * robust(batch) + flip * robust(turned), base(batch), rtol=1e-9, atol=1e-9)
+    if "ref" in base.needs:
+        torch.testing.assert_close(Unbiased(DPO(), flip=flip)(batch), RDPO(flip=flip)(batch))

@@ -81,7 +81,16 @@ def test_absent_data_skips_a_recipe_with_the_reason() -> None:
     assert run.stdout.startswith("skipped: there is no /nowhere/hh_rlhf_harmless/pairs.jsonl.gz; set PENCHANT_DATA")
 
 
-RECIPES_WITH_CLAIMS = ["base_losses", "displacement", "human_pairs", "lipo", "near_duplicates", "persona_canary", "pro"]
+RECIPES_WITH_CLAIMS = [
+    "base_losses",
+    "displacement",
+    "human_pairs",
+    "lipo",
+    "near_duplicates",
+    "noisy_labels",
+    "persona_canary",
+    "pro",
+]
 
 
 @pytest.mark.parametrize("name", RECIPES_WITH_CLAIMS)

@@ -75,3 +75,18 @@ def test_a_study_that_is_stopped_goes_on_where_it_was(study: ModuleType, tmp_pat
     assert ran == [1, 2]
     whole = study.study({"DPO": lambda seed: {"reward": 2.0 * seed}}, [1, 2, 3], keep)
     assert whole.values("DPO", "reward") == [2.0, 4.0, 6.0] and len(keep.read_text().splitlines()) == 3
+
+
+def test_turned_labels_are_made_as_they_are_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(RECIPES))
+    noisy = importlib.import_module("noisy_labels")
+    clean, turned = noisy.world(0, (0.0, 0.0)), noisy.world(0, (0.0, 1.0))
+    who = clean.rows.columns["annotator"]
+    pairs = list(zip(clean.rows.contexts, clean.rows.responses, turned.rows.responses, strict=True))
+    same = torch.tensor([a == b for _, a, b in pairs])
+    assert torch.equal(same, who == 0) and 900 < int(who.sum()) < 1100
+    best = [float(clean.utility[int(x), int(w)] > clean.utility[int(x), int(l)]) for x, (w, l), _ in pairs]
+    assert 0.75 < sum(best) / len(best) < 0.95, "Bradley-Terry's labels are not always the better response"
+    found = noisy.noisy_labels(seeds=(0,), steps=20)
+    assert set(found.figures) == {"reward / best", "cosine with the taste"} and len(found.runs) == 4
+    assert len(noisy.reliabilities(seeds=(0,), steps=2, shares=(0.3,)).runs) == 2

@@ -1,5 +1,5 @@
-"""Provably robust DPO: an unbiased estimate of the loss on clean labels, from labels of which a known share is flipped.
-It subtracts what conservative DPO adds; do not mistake one for the other."""
+"""Losses that are unbiased although a known share of the labels is flipped: provably robust DPO, and the same around any
+pairwise objective. They subtract what conservative DPO adds; do not mistake one for the other."""
 
 from dataclasses import dataclass
 
@@ -7,8 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from penchant.objectives.base import REFERENCE, Flip, Paired, Positive
-from penchant.objectives.scored import Scored
+from penchant.objectives.base import REFERENCE, Flip, Paired, Positive, State
+from penchant.objectives.scored import Pairs, Scored
+from penchant.objectives.wrapper import Wrapper
 
 
 @dataclass(frozen=True)
@@ -30,4 +31,24 @@ class RDPO(Paired):
         return self.beta * y.ratio
 
     def loss(self, w: Float[Tensor, "pairs"], l: Float[Tensor, "pairs"]) -> Float[Tensor, "pairs"]:
-        return (self.flip * logsigmoid(l - w) - (1 - self.flip) * logsigmoid(w - l)) / (1 - 2 * self.flip)
+        return unbiased(-logsigmoid(w - l), -logsigmoid(l - w), self.flip)
+
+
+@dataclass(frozen=True)
+class Unbiased(Wrapper):
+    """( (1−ε) L(w,l) − ε L(l,w) ) / (1−2ε)        Chowdhury et al. 2024, arXiv 2403.00409
+
+    RDPO's correction around any pairwise objective: averaged over the flips it is that objective's loss on the true
+    labels. `Unbiased(DPO())` is RDPO; around IPO the margin aims at 1/(1−2ε) times IPO's. That the paper goes beyond DPO is
+    in its abstract; the form follows from what unbiased means."""
+
+    flip: Flip = 0.1
+    """ε, the share of labels that are wrong in the data."""
+
+    def __call__(self, batch: Pairs, state: State | None = None) -> Float[Tensor, "units"]:
+        return unbiased(*self.both_ways(batch), self.flip)
+
+
+def unbiased(right: Float[Tensor, "pairs"], wrong: Float[Tensor, "pairs"], flip: float | int) -> Float[Tensor, "pairs"]:
+    """The loss with E over flips of a share `flip` equal to `right`, where a flip shows `wrong` for `right`."""
+    return ((1 - flip) * right - flip * wrong) / (1 - 2 * flip)
