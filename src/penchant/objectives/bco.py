@@ -18,7 +18,7 @@ class BCO(Objective):
     """-log σ(r_w − δ) − log σ(δ − r_l),  r = β log π/π_ref        Jung et al. 2024, arXiv 2404.04656, eq. 8
 
     δ = (mean r of the good + mean r of the bad)/2 (eq. 7), without gradient. The paper smooths δ by an exponential moving
-    average whose rate it does not give; its first author's code in TRL takes the plain mean over the steps so far, this one
+    average whose rate it does not give; the code in TRL takes the plain mean over the steps so far, this one
     included, each step counting once, and so does this. TRL averages all responses of a step alike, which is eq. 7 on
     pairs only; here the good and the bad are averaged apart, as in eq. 7. On labelled data a value is one response's term;
     the paper balances the two kinds by repeating rows, and re-weights prompts by a classifier, which is left out."""
