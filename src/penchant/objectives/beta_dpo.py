@@ -39,6 +39,7 @@ class BetaDPO(Objective):
     momentum: BelowOne = 0.9
     """How much of M₀ and s stays from step to step."""
 
+    known_as = ("β-DPO", "beta-DPO")
     breaks: ClassVar = {
         "descent": "A pair that is left out of the step has no gradient.",
         "gradient": "The step's β is computed from the margins and carries no gradient, as in the paper.",

@@ -39,7 +39,7 @@ class Consensus(Wrapper):
     two are one."""
 
     needs = Needs(columns=frozenset({"annotator"}))
-    known_as = ("LCPO", "RE-PO")
+    known_as = ("LCPO", "RE-PO", "RPO", "Robust PO")
     breaks: ClassVar = {
         "gradient": "w is held fixed, so the slope is not that of the value but of -log( ηp + (1−η)(1−p) )."
     }

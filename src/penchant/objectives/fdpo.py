@@ -31,6 +31,7 @@ class FDPO(Paired):
     """The divergence that holds the policy. reverse_kl is DPO; jensen_shannon's reward has the bound β log 2; forward_kl
     covers all that the reference does, and its reward the bound β."""
 
+    known_as = ("f-DPO",)
     needs = REFERENCE
 
     def reward(self, y: Scored) -> Float[Tensor, "n"]:

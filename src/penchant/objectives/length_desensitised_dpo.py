@@ -26,6 +26,7 @@ class LengthDesensitisedDPO(Paired):
     alpha: Annotated[float | int, Range(0.0, 1.0)] = 0.5
     """α, the weight of the tokens past the shorter response's length: 1 is DPO, 0 leaves them out."""
 
+    known_as = ("LD-DPO",)
     breaks: ClassVar = {"mirror": "A response alone does not know the other's length, so its reward counts all its tokens."}
     needs = REFERENCE
 

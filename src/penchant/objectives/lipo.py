@@ -20,6 +20,8 @@ class LiPO(OverPairs):
     highest; equal scores keep the order of the data, as all do at the first step. Labels ψ lie in [0, 1]. The logarithm is
     natural; reduction "rax" takes that of base 2 and multiplies by the list's length, as the authors' library does."""
 
+    known_as = ("LiPO-λ", "LiPO-lambda", "LambdaLoss")
+
     @property
     def gains(self) -> Range:
         return UNIT

@@ -22,6 +22,7 @@ class ListMLE(Listwise):
     beta: Positive = 0.05
     """Strength of the pull to the reference: larger stays closer. 0.05 is the LiPO paper's."""
 
+    known_as = ("Plackett-Luce", "DPO-PL")
     needs = REFERENCE
 
     def reward(self, y: Scored) -> Float[Tensor, "n"]:

@@ -24,6 +24,7 @@ class NashIPO(Regressed):
     tau: Positive = 1.0
     """Strength of the regularisation: the margin aims at (p − 1/2)/τ. 1.0 is the paper's, on summaries."""
 
+    known_as = ("Online IPO", "IPO-MD")
     needs = REFERENCE | STRENGTH
 
     def reward(self, y: Scored) -> Float[Tensor, "n"]:

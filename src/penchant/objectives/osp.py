@@ -24,6 +24,7 @@ class OSP(Objective):
     beta: Positive = 0.1
     """Strength of the pull to the reference: larger stays closer."""
 
+    known_as = ("SPCE",)
     data = Pairs
     unit = "pair"
     needs = REFERENCE | STRENGTH

@@ -26,6 +26,7 @@ class RelativePO(Objective):
     own: Share = 0.8
     """The weight of a pair's own rejected response: 1 is DPO. 0.8 is the authors' setting."""
 
+    known_as = ("RPO", "Relative PO")
     data = Pairs
     unit = "pair"
     needs = REFERENCE

@@ -27,6 +27,7 @@ class RewardAwarePO(Objective):
     distance: Literal["backward", "forward", "squared"] = "backward"
     """What a margin that is too small or too large costs."""
 
+    known_as = ("RPO", "Reward-aware PO")
     data = Pairs
     unit = "pair"
     needs = REFERENCE | Needs(columns=frozenset({"margin"}))

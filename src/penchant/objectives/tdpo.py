@@ -25,6 +25,7 @@ class TDPO(Paired):
     beta: Positive = 0.1
     """Strength of the pull to the reference: larger stays closer."""
 
+    known_as = ("TDPO1",)
     needs = REFERENCE | KL
 
     def reward(self, y: Scored) -> Float[Tensor, "n"]:

@@ -1,0 +1,26 @@
+"""How claims reach the recipes: imported by name from their folder, with real data where a recipe reads it."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+
+
+@pytest.fixture
+def recipe(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Imports a recipe by name."""
+    monkeypatch.syspath_prepend(str(RECIPES))
+    return importlib.import_module
+
+
+@pytest.fixture
+def real(recipe: Any, monkeypatch: pytest.MonkeyPatch, shared_data: Path) -> Any:
+    """Imports a recipe by name, with the folder of real data and the packaged model, which is converted once for all."""
+    monkeypatch.setattr(recipe("data"), "HOME", shared_data)
+    monkeypatch.delenv("PENCHANT_CACHE")
+    return recipe
