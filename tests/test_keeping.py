@@ -8,6 +8,8 @@ import json
 import os
 import resource
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -138,3 +140,22 @@ def test_ranks_that_find_different_parts_of_the_reference_share_the_same_work(tm
         assert list(pool.map(rank, range(2))) == [groups[0::2], groups[1::2]]
     for store in stores:
         torch.testing.assert_close(store(range(40)), domain.score(other, encoded).logp.detach())
+
+
+def test_two_runs_do_not_write_into_one_folder_and_a_dead_one_does_not_block(tmp_path: Path):
+    first, second = RunFolder(tmp_path / "x"), RunFolder(tmp_path / "x")
+    assert first.claim({"seed": 0}, overwrite=False) is False
+    with pytest.raises(Refusal, match="another process is writing into output"):
+        second.claim({"seed": 0}, overwrite=False)
+    with pytest.raises(Refusal, match="another process"):
+        second.claim({"seed": 1}, overwrite=True)
+    first.release()
+    assert second.claim({"seed": 0}, overwrite=False) is True
+    holder = (
+        "import os, sys; from penchant.engine.folder import RunFolder; "
+        "folder = RunFolder(sys.argv[1]); folder.claim({}, False); os._exit(9)"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    gone = subprocess.run([sys.executable, "-c", holder, str(tmp_path / "y")], env=environment, timeout=120)
+    assert gone.returncode == 9
+    assert RunFolder(tmp_path / "y").claim({}, overwrite=False) is True

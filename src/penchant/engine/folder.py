@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from penchant.errors import Refusal
-from penchant.files import drafts, read_json, remove, write, write_json
+from penchant.files import cache_folder, drafts, fingerprint, read_json, remove, write, write_json
 from penchant.words import brief
 
 OURS = (
@@ -35,6 +37,8 @@ class RunFolder:
         self.stopped = self.path / "stopped"
         self.before = self.path / "before.json"
         self._run = self.path / "run.json"
+        # not in the folder itself, which would no longer be empty; a process that dies gives it back
+        self._lock = FileLock(cache_folder() / "locks" / f"{fingerprint(str(self.path.resolve()))}.lock")
 
     @property
     def finished(self) -> bool:
@@ -42,9 +46,16 @@ class RunFolder:
 
     def claim(self, identity: Mapping[str, Any], overwrite: bool) -> bool:
         """Takes the folder for this run. True if it holds the same run already, which then goes on; a different run is
-        refused, with what differs, unless it may be overwritten."""
+        refused, with what differs, unless it may be overwritten; so is a folder that another process is writing into."""
         if self.path.exists() and not self.path.is_dir():
             raise Refusal(f"output {str(self.path)!r} is a file; give a folder.")
+        Path(self._lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise Refusal(
+                f"another process is writing into output {str(self.path)!r}; wait for it, stop it, or give another folder."
+            ) from None
         for draft in drafts(self.path, OURS):
             remove(draft)
         if self._run.exists() and not overwrite:
@@ -65,6 +76,10 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         self.record(identity, {})
         return False
+
+    def release(self) -> None:
+        """Lets other processes write into the folder again."""
+        self._lock.release()
 
     def _clear(self) -> None:
         for name in OURS:

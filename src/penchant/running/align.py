@@ -83,6 +83,7 @@ class Alignment:
             return self._run()
         finally:
             self.accelerator.end_training()  # closes the trackers, and what joins the processes
+            self.folder.release()
 
     def _run(self) -> tuple[RunEvidence, Verdict]:
         self.voice.say(f"loading {self.model}")
