@@ -84,7 +84,10 @@ def test_absent_data_skips_a_recipe_with_the_reason() -> None:
 RECIPES_WITH_CLAIMS = [
     "base_losses",
     "displacement",
+    "flipped_labels",
+    "graded_solutions",
     "human_pairs",
+    "length",
     "lipo",
     "near_duplicates",
     "noisy_labels",
