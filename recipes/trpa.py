@@ -7,6 +7,7 @@ Source    Su et al. 2025, arXiv 2504.04524 (levels, anisotropy 2.5, β = 0.1, tr
 Run       32 prompts of 12 responses each, one to four of them right (level 1), the others in levels 2 to 4; the policy is
           linear in 12 features that all prompts share, so that responses pull one another along. 25 rounds: 8 responses to
           each prompt are drawn from the policy, then two steps of Adam. DPO learns from the best and the worst of the 8.
+          Budget: 60 CPU-seconds.
 Showed    Not seen here. Over five seeds right answers rise from 17 % to 55 % [49, 60] with TRPA and to 53 % [48, 58] with online
           DPO, a difference of +1 % [−3, +6]; per response the right ones lose 1.1 nats and the others 3.9, with DPO 1.4 and
           4.2. Both part the two alike: on a finite set the likelihood that some responses gain is what all others lose, and

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -14,6 +17,7 @@ import torch
 
 torch.set_num_threads(1)
 
+RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -21,6 +25,13 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or fills the user's cache."""
     monkeypatch.setenv("PENCHANT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture
+def recipe(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    """Imports a file of recipes/ by name."""
+    monkeypatch.syspath_prepend(str(RECIPES))
+    return importlib.import_module
 
 
 @pytest.fixture

@@ -3,19 +3,10 @@ whole is in tests/claims."""
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-RECIPES = Path(__file__).resolve().parents[1] / "recipes"
-
-
-@pytest.fixture
-def recipe(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(RECIPES))
-    return importlib.import_module
 
 
 def test_every_arm_of_the_margins_study_learns_and_two_are_at_rest_soon(recipe: Any) -> None:

@@ -3,7 +3,6 @@ claims are run by themselves."""
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,6 @@ import torch
 from penchant.objectives import DPO
 from penchant.objectives.scored import Lists, Pairs, Scored
 
-RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 Recipe = Callable[[str], ModuleType]
 
 PAIRS: list[dict[str, Any]] = [
@@ -32,13 +30,6 @@ LISTS: list[dict[str, Any]] = [
     for i in range(24)
     for scores in ([1.0, 0.0, 0.0, 1.0][: 3 + i % 2],)
 ]
-
-
-@pytest.fixture
-def recipe(monkeypatch: pytest.MonkeyPatch) -> Recipe:
-    """Imports a file of recipes/ by name."""
-    monkeypatch.syspath_prepend(str(RECIPES))
-    return importlib.import_module
 
 
 def test_the_length_recipe_starts(recipe: Recipe, tiny_folder: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -81,19 +82,9 @@ def test_absent_data_skips_a_recipe_with_the_reason() -> None:
     assert run.stdout.startswith("skipped: there is no /nowhere/hh_rlhf_harmless/pairs.jsonl.gz; set PENCHANT_DATA")
 
 
-RECIPES_WITH_CLAIMS = [
-    "base_losses",
-    "displacement",
-    "flipped_labels",
-    "graded_solutions",
-    "human_pairs",
-    "length",
-    "lipo",
-    "near_duplicates",
-    "noisy_labels",
-    "persona_canary",
-    "pro",
-]
+TOOLS = {"data", "demo", "finite", "shared", "study", "upper"}
+"""What is no claim in recipes/: the demo, and what the recipes share."""
+RECIPES_WITH_CLAIMS = sorted(path.stem for path in RECIPES.glob("*.py") if path.stem not in TOOLS)
 
 
 @pytest.mark.parametrize("name", RECIPES_WITH_CLAIMS)
@@ -111,3 +102,11 @@ def test_the_recipes_on_lists_tell_a_right_ranking_from_a_wrong_one_in_a_short_r
     assert lipo.run(lipo.LOSSES["LiPO"], 4, lipo.FEATURES, 0)["won"] > 0.5  # an average response wins 0, the best 1
     untrained = 0.0  # what responses are worth on average
     assert pro.run(pro.read("PRO()"), 3, 0)["worth"] > untrained + 0.2
+
+
+def test_the_recipes_on_games_start_and_say_what_their_claims_read(recipe: Callable[[str], ModuleType]) -> None:
+    resting, last = recipe("nash").rest(seeds=(0,)), recipe("nash").plain(seeds=(0,), rounds=20)
+    assert resting.values("IPO, its own", "KL to Nash")[0] < 1e-4 < resting.values("IPO, fixed set", "KL to Nash")[0]
+    assert last.values("ONPO", "gap")[0] < last.values("mirror steps", "gap")[0]
+    copg = recipe("copg")
+    assert abs(copg.regret(copg.optimum())) < 1e-6 < copg.regret(copg.fresh())

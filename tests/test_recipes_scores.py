@@ -2,32 +2,13 @@
 
 from __future__ import annotations
 
-import ast
-import importlib
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from penchant.objectives import read
-
-RECIPES = Path(__file__).resolve().parents[1] / "recipes"
-
-
-@pytest.fixture
-def recipe(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Imports a recipe by name."""
-    monkeypatch.syspath_prepend(str(RECIPES))
-    return importlib.import_module
-
-
-@pytest.mark.parametrize("name", ["osp", "reward_augmented"])
-def test_a_recipe_opens_with_its_claim_its_source_and_what_it_showed(name: str) -> None:
-    said = ast.get_docstring(ast.parse((RECIPES / f"{name}.py").read_text(encoding="utf-8"))) or ""
-    for word in ("Claim ", "Source ", "Run ", "Budget: ", "Showed ", f"python recipes/{name}.py"):
-        assert word in said, f"{name} does not say its {word.strip()!r}"
 
 
 def test_soft_labels_move_towards_their_strengths_and_hard_ones_past_them(recipe: Any) -> None:

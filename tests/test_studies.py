@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import math
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -12,19 +12,15 @@ import torch
 
 from penchant.objectives import DPO, IPO
 
-RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+
+@pytest.fixture
+def finite(recipe: Callable[[str], ModuleType]) -> ModuleType:
+    return recipe("finite")
 
 
 @pytest.fixture
-def finite(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(RECIPES))
-    return importlib.import_module("finite")
-
-
-@pytest.fixture
-def study(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(RECIPES))
-    return importlib.import_module("study")
+def study(recipe: Callable[[str], ModuleType]) -> ModuleType:
+    return recipe("study")
 
 
 def test_a_finite_policy_reaches_the_optimum_that_dpo_has_in_closed_form(finite: ModuleType) -> None:
@@ -77,9 +73,8 @@ def test_a_study_that_is_stopped_goes_on_where_it_was(study: ModuleType, tmp_pat
     assert whole.values("DPO", "reward") == [2.0, 4.0, 6.0] and len(keep.read_text().splitlines()) == 3
 
 
-def test_turned_labels_are_made_as_they_are_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(RECIPES))
-    noisy = importlib.import_module("noisy_labels")
+def test_turned_labels_are_made_as_they_are_said_to_be(recipe: Callable[[str], ModuleType]) -> None:
+    noisy = recipe("noisy_labels")
     clean, turned = noisy.world(0, (0.0, 0.0)), noisy.world(0, (0.0, 1.0))
     who = clean.rows.columns["annotator"]
     pairs = list(zip(clean.rows.contexts, clean.rows.responses, turned.rows.responses, strict=True))

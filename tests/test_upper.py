@@ -3,7 +3,6 @@ prompt is on both sides. What the recipes show with it stands in their own tests
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +15,6 @@ from penchant.domains.models import load
 from penchant.feedback import open_source
 from penchant.objectives import DPO
 
-RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 Recipe = Callable[[str], ModuleType]
 
 PAIRS: list[dict[str, Any]] = [
@@ -32,13 +30,6 @@ LISTS: list[dict[str, Any]] = [
     for i in range(24)
     for scores in ([1.0, 0.0, 0.0, 1.0][: 3 + i % 2],)
 ]
-
-
-@pytest.fixture
-def recipe(monkeypatch: pytest.MonkeyPatch) -> Recipe:
-    """Imports a file of recipes/ by name."""
-    monkeypatch.syspath_prepend(str(RECIPES))
-    return importlib.import_module
 
 
 @pytest.fixture

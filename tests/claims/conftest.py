@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-RECIPES = Path(__file__).resolve().parents[2] / "recipes"
-
-
-@pytest.fixture
-def recipe(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Imports a recipe by name."""
-    monkeypatch.syspath_prepend(str(RECIPES))
-    return importlib.import_module
 
 
 @pytest.fixture
