@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from penchant.domains.base import Encoded, Samples, Want
+from penchant.domains.base import Cost, Encoded, Samples, Want
 from penchant.engine.batching import steps as plan_steps
 from penchant.engine.precision import Precision
 from penchant.engine.step import Material, Step
@@ -68,6 +68,9 @@ class Finite:
         responses = torch.cat([response for _, response in encoded.flat])
         logp = policy(prompts, responses)[:, None]
         return Scored(logp, torch.ones_like(logp, dtype=torch.bool))
+
+    def cost(self, policy: nn.Module, encoded: Encoded) -> Cost:
+        return Cost(encoded.sizes, padded=True)
 
     def sample(
         self,

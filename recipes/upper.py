@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from penchant.domains.base import Encoded, Want
 from penchant.domains.logits import chunked_values
 from penchant.domains.models import load
+from penchant.domains.paths import ScoringPath
 from penchant.domains.policy import PLAIN, TextPolicy
-from penchant.engine.batching import micro_batches, steps
+from penchant.engine.batching import steps
 from penchant.engine.loop import schedule
 from penchant.engine.precision import choose
 from penchant.engine.settings import Settings
@@ -44,9 +45,16 @@ class Upper(TextPolicy):
             part.requires_grad_(True)
         # Views of the same modules, kept out of this module's own parts: every parameter has one name.
         self._parts = (sliced(whole.model, below, nn.Identity()), sliced(whole.model, above, whole.model.norm))
+        self.path = ScoringPath("padded", "logits")  # what rows cost; how they are read is decided here
         self._kept: dict[tuple[bytes, bytes], Tensor] = {}
 
-    def forward(self, contexts: Sequence[Tensor], responses: Sequence[Tensor], want: Want = PLAIN) -> dict[str, Tensor]:
+    def forward(
+        self, contexts: Sequence[Tensor], responses: Sequence[Sequence[Tensor]], want: Want = PLAIN
+    ) -> dict[str, Tensor]:
+        contexts = [context for context, several in zip(contexts, responses, strict=True) for _ in several]
+        return self._flat(contexts, [y for several in responses for y in several], want)
+
+    def _flat(self, contexts: Sequence[Tensor], responses: Sequence[Tensor], want: Want) -> dict[str, Tensor]:
         rows: dict[bytes, list[int]] = {}
         for i, context in enumerate(contexts):
             rows.setdefault(context.numpy().tobytes(), []).append(i)
@@ -159,7 +167,7 @@ class Bench:
     def logp(self, rows: Encoded) -> Tensor:
         """log π of all responses as the policy stands, [n, steps]."""
         out = torch.zeros(len(rows.lengths), max(rows.lengths))
-        for group in micro_batches(rows.sizes, self.tokens):
+        for group in self.domain.cost(self.policy, rows).micro_batches(self.tokens):
             with self.precision.forward(self.accelerator.device):
                 found = self.domain.score(self.policy, rows.select(group)).logp
             out[rows.places(group), : found.shape[1]] = found

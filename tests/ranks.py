@@ -10,10 +10,17 @@ sys.path.insert(0, str(Path(__file__).parent))
 import torch
 from accelerate import Accelerator
 
-from penchant.engine.step import Step
-from penchant.objectives import DPO, KTO, NLL, BetaDPO, Consensus
+from architectures import SIZE, TOKENIZER
+from penchant.domains.base import Encoded
+from penchant.domains.paths import ScoringPath
+from penchant.domains.policy import TextPolicy
+from penchant.engine.step import Material, Step
+from penchant.objectives import DPO, KTO, NLL, BetaDPO, Consensus, Pairs, SimPO
 from penchant.objectives.base import kinds_of, zeros
 from test_engine import FP32, Sorted, material
+from test_tree import DOMAIN as TEXT
+from test_tree import rows as text_rows
+from tiny import tiny_llama
 from toy import Numbers, Table, rows
 
 torch.set_num_threads(1)
@@ -45,6 +52,18 @@ for objective in (
         out[name] = [*table.table.detach().flatten().tolist(), outcome.loss, outcome.grad_norm]
         out[f"{name} state"] = [v for x in outcome.state.values() for v in x.flatten().tolist()]
         out[f"{name} metrics"] = [v for _, v in sorted(outcome.metrics.items())]
+
+some = text_rows(*[(3 + 5 * i % 11, (2 + 3 * i % 7, 1 + 5 * i % 9)) for i in range(7)])
+pairs = Encoded(Pairs, some.contexts, some.responses, some.numbers)
+for path in ("tree", "packed", "padded"):
+    text = TextPolicy(tiny_llama(SIZE), TOKENIZER)
+    text.follow(ScoringPath(path, "hidden"))
+    wrapped = accelerator.prepare(text) if accelerator.num_processes > 1 else text
+    optimiser = torch.optim.SGD(text.parameters(), lr=0.1)
+    step = Step(wrapped, TEXT, SimPO(), optimiser, accelerator, FP32, tokens=40, clip=1e9)
+    outcome = step(Material(pairs), list(range(7)), {})
+    moved = torch.cat([p.detach().flatten() for p in text.parameters()])
+    out[path] = [*moved[::97].tolist(), outcome.loss, outcome.grad_norm]
 if accelerator.is_main_process:
     Path(sys.argv[1]).write_text(json.dumps(out))
 accelerator.wait_for_everyone()  # gloo aborts in a process whose peer has gone

@@ -47,8 +47,8 @@ def run_in(folder: Path, model: Path, objective: Any = "DPO(beta=0.5)", **settin
         settings.pop("data", None) or pairs(),
         objective,
         output=folder,
-        quiet=True,
         **{
+            "quiet": True,
             "learning_rate": 3e-3,
             "batch": 8,
             "held_out": 0.25,

@@ -15,9 +15,9 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from penchant.domains.base import Encoded
+from penchant.domains.base import Cost, Encoded
 from penchant.engine import checkpoint
-from penchant.engine.batching import micro_batches, order, share, steps, strangers
+from penchant.engine.batching import order, share, steps, strangers
 from penchant.engine.folder import RunFolder
 from penchant.engine.loop import Job, schedule, train
 from penchant.engine.precision import Precision, choose
@@ -138,7 +138,7 @@ def test_rows_that_are_all_masked_have_loss_0_and_no_gradient(objective: Objecti
 
 
 def test_a_row_longer_than_the_budget_gets_its_own_micro_batch():
-    groups = micro_batches([5, 100, 7, 3], 12)
+    groups = Cost([5, 100, 7, 3], padded=True).micro_batches(12)
     assert sorted(i for g in groups for i in g) == [0, 1, 2, 3]
     assert [1] in groups
 

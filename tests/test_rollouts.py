@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from penchant.domains.base import Encoded, Samples, Want, masks
+from penchant.domains.base import Cost, Encoded, Samples, Want, masks
 from penchant.domains.models import load
 from penchant.errors import Refusal
 from penchant.feedback.pairing import How
@@ -65,6 +65,9 @@ class Words:
         ids = torch.randint(len(WORDS), (limit,), generator=random)
         stops = (ids == 0).nonzero()
         return ids[: int(stops[0]) + 1] if len(stops) else ids
+
+    def cost(self, policy: nn.Module, encoded: Encoded) -> Cost:
+        raise NotImplementedError("a round scores nothing again")
 
     def recombine(self, encoded: Encoded, i: Sequence[int], j: Sequence[int]) -> Encoded:
         raise NotImplementedError("a round recombines nothing")

@@ -20,6 +20,7 @@ import penchant
 from penchant import cli
 from penchant.domains import policy
 from penchant.domains.models import load
+from penchant.domains.paths import ScoringPath
 from penchant.domains.policy import TextPolicy
 from penchant.engine import checkpoint
 from penchant.engine.precision import Precision
@@ -115,6 +116,23 @@ def test_a_killed_adapter_goes_on_to_the_same_weights(tmp_path: Path, tiny_folde
     again = run_in(tmp_path / "cut", tiny_folder, **how)
     assert same(*(load_file(run.model / "adapter_model.safetensors") for run in (plain, again)))
     assert plain.evidence.pairs_after == again.evidence.pairs_after
+
+
+def test_how_responses_are_read_is_chosen_once_and_said(
+    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    how: dict[str, Any] = {"save_every": 2, "sample_prompts": 0}
+    packed = ScoringPath("packed", "logits", said="tree: it is a test")
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "probe", lambda policy: packed)
+        plain = run_in(tmp_path / "plain", tiny_folder, **how)
+        killed_at(5, monkeypatch, lambda: run_in(tmp_path / "cut", tiny_folder, **how))
+    monkeypatch.setattr(running, "probe", None)  # a resumed run would fail if it probed again
+    again = run_in(tmp_path / "cut", tiny_folder, **{**how, "quiet": False})
+    assert "rows packed, logits by the model (tree: it is a test)" in " ".join(capsys.readouterr().out.split())
+    assert again.evidence.choices["scoring"] == packed.to_json()
+    assert "tree: it is a test" in again.report.read_text()
+    assert same(weights(plain), weights(again))
 
 
 def test_a_run_counted_in_steps_resumes_with_its_schedule(

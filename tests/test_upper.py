@@ -57,9 +57,11 @@ def test_responses_to_one_prompt_do_not_see_each_other(recipe: Recipe, tiny_fold
     loaded = load(tiny_folder)
     rows = loaded.domain.encode(open_source(LISTS[:1]))
     together, alone = (recipe("upper").Upper(loaded.policy, 1) for _ in range(2))
-    every = together(rows.contexts * 3, rows.responses[0])["logp"]
+    every = together(rows.contexts, rows.responses)["logp"]
     for k, answer in enumerate(rows.responses[0]):
-        torch.testing.assert_close(alone(rows.contexts, [answer])["logp"][0], every[k, : len(answer)], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            alone(rows.contexts, [[answer]])["logp"][0], every[k, : len(answer)], atol=1e-5, rtol=1e-5
+        )
 
 
 def test_a_run_starts_from_the_start_whatever_ran_before(bench: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from penchant.domains.base import Encoded, Samples, Want
+from penchant.domains.base import Cost, Encoded, Samples, Want
 from penchant.feedback.records import Row
 from penchant.objectives import Labelled, Pairs, Scored
 from penchant.objectives.scored import masks
@@ -58,6 +58,9 @@ class Numbers:
             tokens[i, : len(y)] = y
         logp = policy(torch.stack([c[0] for c, _ in encoded.flat]), tokens)
         return Scored(torch.where(mask, logp, 0.0), mask)
+
+    def cost(self, policy: nn.Module, encoded: Encoded) -> Cost:
+        return Cost(encoded.sizes, padded=True)
 
     def recombine(self, encoded: Encoded, i: Sequence[int], j: Sequence[int]) -> Encoded:
         pairs = list(zip(i, j, strict=True))

@@ -76,7 +76,7 @@ class Encoded:
 
     @property
     def sizes(self) -> list[int]:
-        """What scoring row i plainly costs, in tokens: the context is read once per response."""
+        """Tokens of row i, its context counted once per response."""
         return [sum(len(c) + len(y) for y in ys) for c, ys in zip(self.contexts, self.responses, strict=True)]
 
     @property
@@ -155,6 +155,32 @@ class Encoded:
         return self.batch(Scored(nothing, mask))
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What scoring rows costs, so that micro-batches can be filled up to a budget."""
+
+    sizes: list[int]
+    """Tokens that are read for each row."""
+    padded: bool
+    """Whether a row costs as much as the longest it is scored with."""
+
+    def micro_batches(self, budget: int) -> list[list[int]]:
+        """Positions of the rows in groups that cost at most `budget` tokens, longest rows together, so that little padding is
+        read. A row over the budget gets a group of its own. A function of the sizes alone."""
+        groups: list[list[int]] = []
+        full = 0
+        for i in sorted(range(len(self.sizes)), key=lambda i: (-self.sizes[i], i)):
+            # padded, a row costs as much as the first of its group, which is the longest
+            costs = self.sizes[groups[-1][0]] if self.padded and groups else self.sizes[i]
+            if groups and full + costs <= budget:
+                groups[-1].append(i)
+                full += costs
+            else:
+                groups.append([i])
+                full = self.sizes[i]
+        return [sorted(group) for group in groups]
+
+
 @dataclass(frozen=True, eq=False)
 class Samples:
     """Sampled responses: the ids themselves (never encoded again), their texts and the sampler's own log-probs."""
@@ -180,6 +206,10 @@ class Domain(Protocol):
 
     def score(self, policy: nn.Module, encoded: Encoded, want: Want = Want()) -> Scored:
         """log π of every response, [n, steps] in float32, with gradient where the policy has it."""
+        ...
+
+    def cost(self, policy: nn.Module, encoded: Encoded) -> Cost:
+        """What scoring the rows with this policy costs."""
         ...
 
     def sample(

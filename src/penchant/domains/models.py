@@ -87,7 +87,7 @@ def load(
         positions=positions,
         goals=Goals.of(folder),
     )
-    policy = TextPolicy(tuned, tokenizer, reference, stops=domain.chat.stops)
+    policy = TextPolicy(tuned, tokenizer, reference, stops=domain.chat.stops, longest=domain.max_length)
     source = {
         "name": str(name),
         "path": str(folder),

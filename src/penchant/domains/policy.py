@@ -15,7 +15,9 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging
 
 from penchant.domains.base import Want, masks
-from penchant.domains.logits import chunked_values
+from penchant.domains.logits import Head, Rows, chunked_values, placed, row_values
+from penchant.domains.paths import ScoringPath, probe
+from penchant.domains.tree import OVER, Layout, collate, pack, pad
 from penchant.errors import Refusal, nearest
 
 REFERENCE = "reference"
@@ -45,15 +47,22 @@ class TextPolicy(nn.Module):
         tokenizer: Any,
         reference: Literal["adapter off", "copy"] | None = None,
         stops: Iterable[int] = (),
+        longest: int | None = None,
     ) -> None:
+        """longest: tokens of prompt and response that are scored together at most, where that is known."""
         super().__init__()
         self.model = model
         self.tokenizer = tokenizer
         self.reference = reference
         self.stops = sorted(stops)
+        self.longest = longest
+        self.path: ScoringPath | None = None
+        """How responses are read; probed at the first use, unless `follow` has said it."""
         takes = inspect.signature(self.plain_model.forward).parameters
         self._keeps_logits = "logits_to_keep" in takes
         self._takes_positions = "position_ids" in takes
+        attention = self.plain_model.config._attn_implementation
+        self._attention: str = next((own for own, ours in OVER.items() if ours == attention), attention)
         self._held: tuple[TextPolicy, ...] = ()  # a tuple: a submodule would train, be saved and be counted
         self.train()
 
@@ -75,22 +84,95 @@ class TextPolicy(nn.Module):
                 layer.training = mode
         return self
 
-    def forward(self, contexts: Sequence[Tensor], responses: Sequence[Tensor], want: Want = PLAIN) -> dict[str, Tensor]:
-        """`logp` and every wanted value, each [n, steps] in float32, exactly 0 beyond a response's end. A value that compares
-        with the reference has the reference read here too, without gradient: a wrapper sees one forward pass."""
-        tokens, attention, width = collate(contexts, responses, self.device)
-        answer, mask = tokens[:, width:], masks([len(y) for y in responses]).to(self.device)
+    def forward(
+        self, contexts: Sequence[Tensor], responses: Sequence[Sequence[Tensor]], want: Want = PLAIN
+    ) -> dict[str, Tensor]:
+        """`logp` and every wanted value of all responses of all rows, each [n, steps] in float32, exactly 0 beyond a
+        response's end. A value that compares with the reference has the reference read here too, without gradient and from
+        the same layout: a wrapper sees one forward pass."""
+        path = self.scoring_path
+        if path.name != "padded" and path.reaches(contexts, responses):
+            layout = pack(contexts, responses, path.name == "tree", self.device)
+        elif path.head == "logits":
+            return self.plainly(contexts, responses, want)
+        else:
+            layout = pad(contexts, responses, self.device)
+        flat = [y for ys in responses for y in ys]
+        rows, ref = self._rows(layout), None
+        if "kl" in want.values:
+            with self._reference() as reference:
+                ref = reference._rows(layout)
+        mask = masks([len(y) for y in flat]).to(self.device)
+        return placed(row_values(rows, torch.cat(flat).to(self.device), want, ref), mask)
+
+    def plainly(
+        self, contexts: Sequence[Tensor], responses: Sequence[Sequence[Tensor]], want: Want = PLAIN
+    ) -> dict[str, Tensor]:
+        """The same by the slow path that all others are held against: padded, from the model's own logits."""
+        flat = [(x, y) for x, ys in zip(contexts, responses, strict=True) for y in ys]
+        tokens, attention, width = collate([x for x, _ in flat], [y for _, y in flat], self.device)
+        answer, mask = tokens[:, width:], masks([len(y) for _, y in flat]).to(self.device)
         # The last token of the longest response predicts nothing, so it is not read.
         what = (tokens[:, :-1], attention[:, :-1], answer.shape[1])
-        ref = self._read_reference(*what) if "kl" in want.values else None
-        return chunked_values(self.read(*what)[0], answer, mask, want, ref)
+        z, ref = self.read(*what)[0], None
+        if "kl" in want.values:
+            with self._reference() as reference:
+                ref = reference.read(*what)[0]
+        return chunked_values(z, answer, mask, want, ref)
 
-    @torch.no_grad()
-    def _read_reference(self, tokens: Tensor, attention: Tensor, keep: int) -> Tensor:
-        if self._held:
-            return self._held[0].read(tokens, attention, keep)[0]
-        with self.as_reference():
-            return self.read(tokens, attention, keep)[0]
+    @property
+    def scoring_path(self) -> ScoringPath:
+        """How responses are read. The first to ask has it probed."""
+        return self.path or self.follow(probe(self))
+
+    def follow(self, path: ScoringPath) -> ScoringPath:
+        """From now on responses are read in this way, by the copy that is held too. Raises Refusal where the model cannot."""
+        attention = self._attention if path.name == "padded" else OVER.get(self._attention)
+        config = self.plain_model.config
+        if attention is not None and attention != config._attn_implementation:
+            self.plain_model.set_attn_implementation(attention)
+        if attention is None or config._attn_implementation != attention:
+            raise Refusal(f"the attention {self._attention!r} of a {type(self.plain_model).__name__} cannot be replaced.")
+        if path.head == "hidden" and type(self.plain_model.get_output_embeddings()) is not nn.Linear:
+            raise Refusal("this model's output embedding is no plain linear layer, so its logits are its own to make.")
+        self.path = path
+        for copy in self._held:
+            copy.follow(path)
+        return path
+
+    def _rows(self, layout: Layout) -> Rows:
+        """What predicts every answer's token, through the model's body and our head or through the model as it is."""
+        assert self.path is not None
+        how: dict[str, Any] = {"input_ids": layout.tokens, "attention_mask": layout.mask, "use_cache": False}
+        if self._takes_positions:
+            how["position_ids"] = layout.positions
+        if layout.tree is not None:
+            how["tree"] = layout.tree
+            attention = self.plain_model.config._attn_implementation
+            if attention not in OVER.values():  # it would read past the tree
+                raise Refusal(
+                    f"this model's attention was changed to {attention!r} since its policy chose how to read rows."
+                )
+        every = torch.arange(len(layout.source), device=self.device)
+        if self.path.head == "hidden":
+            made = self.plain_model.base_model(**how).last_hidden_state
+            head = self.plain_model.get_output_embeddings()
+            return Rows(
+                made.flatten(0, 1)[layout.source], every, Head(head.weight, head.bias, self.path.scale, self.path.cap)
+            )
+        if self._keeps_logits:
+            return Rows(self.model(**how, logits_to_keep=layout.source).logits[0], every)
+        return Rows(self.model(**how).logits[0, layout.source], every)
+
+    @contextmanager
+    def _reference(self) -> Iterator[TextPolicy]:
+        """The policy that computes as this one's reference, without gradient."""
+        with torch.no_grad():
+            if self._held:
+                yield self._held[0]
+            else:
+                with self.as_reference():
+                    yield self
 
     def read(
         self, tokens: Tensor, attention: Tensor, keep: int, cache: Any = None, keep_cache: bool = False
@@ -116,6 +198,8 @@ class TextPolicy(nn.Module):
         """Keeps a frozen copy as the reference of a model that trains whole. It is no part of this module: it is neither
         trained, nor saved, nor counted."""
         self._held = (copy.requires_grad_(False).to(self.device),)
+        if self.path is not None:
+            copy.follow(self.path)
 
     @contextmanager
     def as_reference(self) -> Iterator[None]:
@@ -195,19 +279,3 @@ def unwrap(policy: nn.Module) -> TextPolicy:
     if not isinstance(inner, TextPolicy):
         raise Refusal(f"text needs a TextPolicy, as penchant.domains.models.load gives it, not a {type(inner).__name__}.")
     return inner
-
-
-# --- the plain path; a faster one must give the same numbers from the same two arguments
-
-
-def collate(contexts: Sequence[Tensor], responses: Sequence[Tensor], device: torch.device) -> tuple[Tensor, Tensor, int]:
-    """Rows [pad | prompt | response | pad], so that all responses begin in one column: ids and attention, int64
-    [n, width + steps], and that column's number."""
-    width, steps = max(map(len, contexts)), max(map(len, responses))
-    tokens = torch.zeros(len(contexts), width + steps, dtype=torch.long)
-    attention = torch.zeros_like(tokens)
-    for i, (prompt, answer) in enumerate(zip(contexts, responses, strict=True)):
-        row = slice(width - len(prompt), width + len(answer))
-        tokens[i, row] = torch.cat([prompt, answer])
-        attention[i, row] = 1
-    return tokens.to(device), attention.to(device), width

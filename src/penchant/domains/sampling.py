@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from penchant.domains.policy import TextPolicy, collate
+from penchant.domains.policy import TextPolicy
+from penchant.domains.tree import collate
 
 
 @torch.no_grad()

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from penchant.domains import chat as chat_module
-from penchant.domains.base import Encoded, Samples, Want, masks
+from penchant.domains.base import Cost, Encoded, Samples, Want, masks
 from penchant.domains.chat import Chat, Template, Unfit
 from penchant.domains.logits import VALUES
 from penchant.domains.policy import PLAIN, unwrap
-from penchant.domains.sampling import by_size, generate
+from penchant.domains.sampling import generate
 from penchant.errors import Refusal, nearest
 from penchant.feedback.goals import Goals
 from penchant.feedback.records import STOPPED, Accounting, Problem, Prompt, Row
@@ -169,9 +169,19 @@ class Text:
             return Scored(nothing, nothing.bool(), values={value: nothing for value in want.values})
         if any(len(context) == 0 or len(response) == 0 for context, response in flat):
             raise Refusal("a response without tokens, or under a prompt without tokens, cannot be scored.")
-        values = policy([context for context, _ in flat], [response for _, response in flat], want)
+        values = policy(encoded.contexts, encoded.responses, want)
         logp = values.pop("logp")
         return Scored(logp, masks(encoded.lengths).to(logp.device), values=values)
+
+    def cost(self, policy: nn.Module, encoded: Encoded) -> Cost:
+        """Tokens that are read to score each row: the prompt once for all of its responses, or once for each of them; the
+        last token of a response is not read."""
+        path = unwrap(policy).scoring_path
+        if path.name == "padded":
+            return Cost(encoded.sizes, padded=True)
+        times = [1 if path.name == "tree" else n for n in encoded.counts]
+        rows = zip(encoded.contexts, encoded.responses, times, strict=True)
+        return Cost([n * len(x) + sum(len(y) - 1 for y in ys) for x, ys, n in rows], padded=False)
 
     # --- sample
 
@@ -255,7 +265,7 @@ class Text:
         """What `score` says of many rows, a budget of tokens at a time."""
         mask = masks(encoded.lengths)
         logp = torch.zeros(mask.shape)
-        for rows in by_size(encoded.sizes, budget):
+        for rows in self.cost(policy, encoded).micro_batches(budget):
             part = self.score(policy, encoded.select(rows)).logp.cpu()
             logp[encoded.places(rows), : part.shape[1]] = part
         return Scored(logp, mask)

@@ -25,18 +25,6 @@ def steps(rows: int, batch: int, epochs: int, seed: int, most: int | None = None
     return plan if most is None else plan[:most]
 
 
-def micro_batches(sizes: Sequence[int], budget: int) -> list[list[int]]:
-    """Positions of `sizes` in groups of at most `budget` tokens after padding to the group's longest, longest rows together
-    so that little padding is scored. A row over the budget gets a group of its own. Deterministic."""
-    groups: list[list[int]] = []
-    for i in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
-        if groups and sizes[groups[-1][0]] * (len(groups[-1]) + 1) <= budget:
-            groups[-1].append(i)
-        else:
-            groups.append([i])
-    return [sorted(group) for group in groups]
-
-
 def share(groups: Sequence[list[int]], rank: int, world: int) -> list[list[int]]:
     """This rank's groups, filled up with empty ones so that every rank runs the same number and
     no collective waits alone."""

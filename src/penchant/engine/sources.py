@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from penchant.domains.base import Domain, Encoded, Want
-from penchant.engine.batching import micro_batches, strangers
+from penchant.engine.batching import strangers
 from penchant.engine.metrics import reduced
 from penchant.engine.precision import Precision
 from penchant.engine.settings import Settings
@@ -74,6 +74,10 @@ class Scorer:
             if self._copy is None:
                 self._copy = self._start().requires_grad_(False).to(self.device)
             yield self._copy
+
+    def micro_batches(self, encoded: Encoded) -> list[list[int]]:
+        """Positions of the rows in groups that are scored at once."""
+        return self.domain.cost(self.policy, encoded).micro_batches(self.budget)
 
     def by(self, policy: nn.Module, encoded: Encoded, values: frozenset[str] = frozenset()) -> Scored:
         """What a policy says of every response, with the wanted values."""
@@ -204,7 +208,7 @@ class Anchors:
         fill(
             store,
             lambda some: score(rows.select(some)),
-            micro_batches(rows.sizes, self.settings.tokens),
+            self.scorer.micro_batches(rows),
             folder=folder,
             gather=lambda x: reduced(self.accelerator, x.to(self.accelerator.device)).cpu(),
             rank=self.accelerator.process_index,

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from penchant.domains.base import Domain, Encoded, Want
-from penchant.engine.batching import micro_batches, share
+from penchant.engine.batching import share
 from penchant.engine.metrics import Totals, measure, reduced
 from penchant.engine.precision import Precision
 from penchant.errors import StoppedRun
@@ -80,8 +80,8 @@ class Step:
     def __call__(self, material: Material, rows: Sequence[int], state: Mapping[str, Tensor]) -> Outcome:
         """One step on the given rows, with the objective's state; the new state is in the outcome. Raises BrokenStep,
         before any weight has changed, where the loss or its gradient is not finite."""
-        sizes = material.rows.select(rows).sizes
-        groups = [[rows[i] for i in group] for group in micro_batches(sizes, self.budget)]
+        whole = material.rows.select(rows)
+        groups = [[rows[i] for i in group] for group in self._micro_batches(whole)]
         mine = share(groups, self.accelerator.process_index, self.accelerator.num_processes)
         run = _Running(self, material, list(rows), dict(state), once=len(groups) == 1)
 
@@ -101,15 +101,18 @@ class Step:
                 # Data-parallel wrappers average gradients over ranks, but the step is a sum over them.
                 (loss * self.accelerator.num_processes).backward()
 
-        outcome = run.outcome(sum(sizes), float(torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)))
+        outcome = run.outcome(sum(whole.sizes), float(torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)))
         self.optimiser.step()
         return outcome
+
+    def _micro_batches(self, rows: Encoded) -> list[list[int]]:
+        return self.domain.cost(self.policy, rows).micro_batches(self.budget)
 
     def drift(self, material: Material, rows: Sequence[int]) -> float:
         """Largest |log π − log π_ref| of any token of these rows, as the step itself would score them."""
         run, worst = _Running(self, material, list(rows), {}, once=False), 0.0
         with torch.no_grad():
-            for group in micro_batches(material.rows.select(rows).sizes, self.budget):
+            for group in self._micro_batches(material.rows.select(rows)):
                 _, y = run.score([rows[i] for i in group])
                 worst = max(worst, float(torch.where(y.mask, y.logp - y.anchor("ref"), 0.0).abs().max()))
         return worst

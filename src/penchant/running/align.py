@@ -18,6 +18,7 @@ from accelerate.utils import set_seed
 from torch import nn
 
 from penchant.domains.models import Loaded, LoRA, identity_of, load
+from penchant.domains.paths import ScoringPath, probe
 from penchant.domains.policy import reference_of
 from penchant.engine import checkpoint
 from penchant.engine.checkpoint import Position
@@ -67,6 +68,8 @@ class Alignment:
         self.model, self.data, self.objective, self.judge, self.unseen = model, data, objective, judge, unseen
         self.settings, self.voice, self.folder = settings, voice, RunFolder(output)
         self.started = time.perf_counter()
+        self.scoring: ScoringPath | None = None
+        """How the run's models read responses, once that is chosen."""
         consistent(objective, settings, judge)
         torch.set_num_threads(settings.thread_count)
         self.accelerator = Accelerator(log_with=list(settings.trackers) or None, project_dir=str(output))
@@ -161,7 +164,7 @@ class Alignment:
             # peft reads a single string as a regular expression, or as its own word all-linear
             targets = names if len(names) > 1 else settings.lora_targets
             lora = LoRA(settings.lora, settings.lora_alpha or 2 * settings.lora, targets)
-        return load(
+        loaded = load(
             self.model,
             lora=lora,
             revision=settings.revision,
@@ -170,6 +173,9 @@ class Alignment:
             max_length=settings.max_length,
             too_long=settings.too_long,
         )
+        if self.scoring is not None:  # a copy says what the policy says only if it reads as the policy does
+            loaded.policy.follow(self.scoring)
+        return loaded
 
     def _goals(self, loaded: Loaded) -> Goals | None:
         """The scale of goals this run trains towards, put as the model's template can."""
@@ -209,8 +215,12 @@ class Alignment:
         """How this run computes: measured by the first process at the first start, the same ever after and everywhere."""
         if self.accelerator.is_main_process and not self.folder.choices:
             precision = choose(self.settings.precision, self.accelerator.device)
+            precision.apply()
+            with precision.forward(self.accelerator.device):
+                scoring = probe(loaded.policy)
             choices = {
                 "precision": precision.to_json(),
+                "scoring": scoring.to_json(),
                 "device": str(self.accelerator.device),
                 "processes": self.accelerator.num_processes,
                 "threads": torch.get_num_threads(),
@@ -225,9 +235,10 @@ class Alignment:
         precision = Precision(**choices["precision"])
         precision.apply()
         torch.set_num_threads(choices["threads"])
+        self.scoring = loaded.policy.follow(ScoringPath(**choices["scoring"]))
         self.voice.say(
             f"precision {precision}; {choices['trained_parameters']:,} of {choices['parameters']:,} parameters train; "
-            f"device {choices['device']}, {choices['threads']} threads"
+            f"device {choices['device']}, {choices['threads']} threads; {self.scoring}"
         )
         return precision, choices
 

@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from penchant.domains.models import Loaded, load
+from penchant.domains.paths import ScoringPath, probe
 from penchant.engine.precision import Precision, choose
 from penchant.engine.settings import Settings
 from penchant.engine.sources import Anchors, Scorer
@@ -64,11 +65,16 @@ def evaluate(
 
     precision = choose(settings.precision, accelerator.device)
     precision.apply()
+    with precision.forward(accelerator.device):
+        found = {probe(one.policy) for one in (old, new)}
+    scoring = found.pop() if len(found) == 1 else ScoringPath("padded", "logits", said="the two models differ")
+    for one in (old, new):
+        one.policy.follow(scoring)
     before = _measure(old, old, precision, objective, judge, settings, accelerator, voice, new.domain.goals)
     after = _measure(new, old, precision, objective, judge, settings, accelerator, voice, new.domain.goals)
     evidence = RunEvidence(
         settings={"model": model, "reference": reference, "data": str(data), "objective": repr(objective)},
-        choices={"precision": precision.to_json(), "device": str(accelerator.device)},
+        choices={"precision": precision.to_json(), "scoring": scoring.to_json(), "device": str(accelerator.device)},
         data={"source": source.name, "fingerprint": source.fingerprint, "held_out": len(source)},
         pairs_before=before.pairs(pairs, "pairs"),
         lists_before=before.lists(lists, "lists"),

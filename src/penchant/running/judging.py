@@ -9,9 +9,8 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from penchant.domains.base import Domain, Encoded
+from penchant.domains.base import Cost, Domain, Encoded
 from penchant.domains.models import load
-from penchant.engine.batching import micro_batches
 from penchant.engine.settings import Settings
 from penchant.engine.sources import Scorer
 from penchant.errors import Refusal
@@ -61,7 +60,7 @@ def answer_score(domain: Domain, score: Callable[[Encoded], Tensor], budget: int
         rows = [Row(n, "labelled", *one, label=True, extra=cut) for n, one in enumerate(_alone(prompts, answers))]
         encoded = domain.encode(rows)
         out = torch.full((len(rows),), torch.nan)  # a prompt that is too long is no judgement
-        for group in micro_batches(encoded.sizes, budget):
+        for group in Cost(encoded.sizes, padded=True).micro_batches(budget):
             some = encoded.select(group)
             out[[encoded.numbers[i] for i in group]] = score(some).cpu().sum(-1)
         return out

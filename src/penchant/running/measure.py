@@ -12,9 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from penchant.domains import logits, policy
+from penchant.domains import logits, paths, policy, tree
 from penchant.domains.base import Encoded
-from penchant.engine.batching import micro_batches
 from penchant.engine.precision import Precision
 from penchant.engine.settings import Settings
 from penchant.engine.sources import Anchors
@@ -139,7 +138,7 @@ class Measure:
     def _all(self, rows: Encoded, score: Callable[[Encoded], list[Tensor]]) -> list[Tensor]:
         """Tables of all responses, [n, steps] each, scored in micro-batches."""
         out: list[Tensor] = []
-        for group in micro_batches(rows.sizes, self.settings.tokens):
+        for group in self.anchors.scorer.micro_batches(rows):
             tables = score(rows.select(group))
             out = out or [torch.zeros(len(rows.lengths), max(rows.lengths)) for _ in tables]
             for whole, part in zip(out, tables, strict=True):
@@ -151,6 +150,6 @@ def reference_cache(model: str, precision: Precision, device: torch.device) -> P
     """Where log π of a model that stays as it is is kept: a folder named by everything it depends on but the rows, which are
     named by their ids. `model`: its fingerprint, which covers weights, tokenizer, template, options and the code that makes
     ids."""
-    code = "".join(Path(str(module.__file__)).read_text(encoding="utf-8") for module in (policy, logits))
+    code = "".join(Path(str(module.__file__)).read_text(encoding="utf-8") for module in (policy, paths, tree, logits))
     made = (__version__, torch.__version__, version("transformers"), device.type, precision.name, precision.matmul)
     return cache_folder() / "references" / fingerprint(model, code, json.dumps(made))
