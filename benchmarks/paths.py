@@ -1,7 +1,7 @@
 """What sharing prompts, packing and padding cost on real pairs: CPU seconds of forward and backward of one batch, the paths
 taking turns in one process on one thread. Nothing is compared here with any other library.
 
-    python benchmarks/paths.py [ROUNDS] [fp32 | bf16] [pairs | lists]
+    python benchmarks/paths.py [ROUNDS] [fp32 | bf16] [pairs | lists] [plain,padded,packed,tree]
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def lists_of(pairs: Encoded) -> Encoded:
 
 
 def main() -> None:
-    rounds, precision, kind = [*sys.argv[1:], *["3", "bf16", "pairs"][len(sys.argv) - 1 :]]
+    given = [*sys.argv[1:], *["3", "bf16", "pairs", "plain,padded,packed,tree"][len(sys.argv) - 1 :]]
+    rounds, precision, kind, names = given[0], given[1], given[2], given[3].split(",")
     torch.set_num_threads(1)
     loaded = load("smollm2", max_length=512)
     policy, domain = loaded.policy, loaded.domain
@@ -47,16 +48,16 @@ def main() -> None:
     some = some if kind == "pairs" else lists_of(some)
     steps: dict[str, list[float]] = {}
     tokens: dict[str, int] = {}
-    paths = {"plain": None, "padded": "padded", "packed": "packed", "tree": "tree"}
+    started = time.process_time()
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
         found = policy.scoring_path
-    print(found, file=sys.stderr)
-    for k in range(int(rounds) + 1):  # the first round warms up
-        for name, path in paths.items():
-            if path is not None:
-                policy.follow(ScoringPath(path, found.head, found.scale, found.cap))  # pyright: ignore[reportArgumentType]
-            else:
+    print(f"{found}; probed in {time.process_time() - started:.1f} CPU seconds", flush=True)
+    for k in range(int(rounds) + 1):  # the first round warms up, by the fastest path
+        for name in names if k else names[-1:]:
+            if name == "plain":
                 policy.follow(ScoringPath("padded", "logits"))
+            else:
+                policy.follow(ScoringPath(name, found.head, found.scale, found.cap))  # pyright: ignore[reportArgumentType]
             policy.zero_grad()
             started = time.process_time()
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
@@ -64,15 +65,17 @@ def main() -> None:
             logp.mean().backward()
             if k:
                 steps.setdefault(name, []).append(time.process_time() - started)
+                print(f"round {k}, {name}: {steps[name][-1]:.2f}", file=sys.stderr, flush=True)
             cost = domain.cost(policy, some)
             padded = sum(some.counts) * (max(map(len, some.contexts)) + max(some.lengths) - 1)
             tokens[name] = padded if cost.padded else sum(cost.sizes)
     for name, seconds in steps.items():
         middle = statistics.median(seconds)
-        ratio = statistics.median(a / b for a, b in zip(steps["plain"], seconds, strict=True))
+        ratio = statistics.median(a / b for a, b in zip(steps[names[0]], seconds, strict=True))
         line = {"path": name, "precision": precision, "rows": kind, "cpu_seconds": round(middle, 2), "tokens": tokens[name]}
         print(
-            json.dumps({**line, "plain_over_this": round(ratio, 2), "rounds": [round(x, 2) for x in seconds]}), flush=True
+            json.dumps({**line, f"{names[0]}_over_this": round(ratio, 2), "rounds": [round(x, 2) for x in seconds]}),
+            flush=True,
         )
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+from penchant.domains import logits
 from penchant.domains.base import Encoded
 from penchant.domains.models import Loaded, load
 from penchant.domains.smollm2 import ALIAS
@@ -103,7 +104,12 @@ def distance(a: list[Tensor], b: list[Tensor]) -> float:
 
 
 @pytest.mark.claims
-def test_gradients_on_the_real_model_are_the_plain_ones_and_no_logits_are_widened(rows: Encoded):
+def test_gradients_on_the_real_model_are_the_plain_ones_and_no_logits_are_widened(
+    rows: Encoded, monkeypatch: pytest.MonkeyPatch
+):
+    size = len(model().policy.plain_model.get_input_embeddings().weight)
+    monkeypatch.setattr(logits, "PRODUCT", 16 * size)  # these few rows would be one chunk
+    assert model().policy.scoring_path.name == "tree"
     torch.manual_seed(0)
     loss, plain = plainly(rows)
     assert max(float(g.abs().max()) for g in plain) > 1e-2
@@ -115,7 +121,6 @@ def test_gradients_on_the_real_model_are_the_plain_ones_and_no_logits_are_widene
     assert all(bool(g.isfinite().all()) for g in found) and rounded.loss == pytest.approx(loss, rel=0.1, abs=0.5)
     # Rounding to 8 bits through 30 layers; TRL's own autocast default is of the same class.
     assert distance(found, plain) < 0.1
-    size = len(model().policy.plain_model.get_input_embeddings().weight)
     responses, steps = len(rows.lengths), max(rows.lengths)
     whole = {(responses, steps, size), (responses * steps, size), (sum(rows.lengths), size)}
     assert not whole & shapes.seen, "the logits were copied to float32"

@@ -24,7 +24,9 @@ CALL = 256
 """What a call costs besides, in products of a query and a key."""
 OVER = {"sdpa": "penchant_sdpa", "eager": "penchant_eager"}
 """The name of our attention over each of the model's own, which it is where no tree is given."""
-_HARMLESS = frozenset({"position_ids", "use_cache", "output_attentions", "output_hidden_states", "output_router_logits"})
+_HARMLESS = frozenset(
+    {"position_ids", "cache_position", "use_cache", "output_attentions", "output_hidden_states", "output_router_logits"}
+)
 
 Queries = Float[Tensor, "batch heads queries size"]
 Keys = Float[Tensor, "batch shared keys size"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import platform
 import time
 from dataclasses import replace
 from functools import partial
@@ -45,7 +44,7 @@ from penchant.running.judging import paired_by, ready
 from penchant.running.measure import Measure, reference_cache
 from penchant.running.prepare import Prepared, prepare
 from penchant.running.voice import Voice
-from penchant.version import __version__
+from penchant.version import versions
 
 TRAIN_PAIRS = 256
 """Trained pairs that are scored again at the end, to see what was memorised."""
@@ -399,11 +398,3 @@ def consistent(objective: Objective, settings: Settings, judge: Judge | Comparer
 def source_name(data: Any) -> str:
     """Where rows came from, as it is written."""
     return str(data) if isinstance(data, str | Path) else IN_PYTHON
-
-
-def versions() -> dict[str, str]:
-    """The versions that decide numbers."""
-    from importlib.metadata import version
-
-    names = ("torch", "transformers", "accelerate", "peft", "datasets")
-    return {"penchant": __version__, "python": platform.python_version(), **{name: version(name) for name in names}}
