@@ -189,4 +189,4 @@ def test_rounds_hold_the_policy_against_the_start_of_each(tmp_path: Path, tiny_f
     data = [{"prompt": f"what is it {i}", "chosen": "a cat", "rejected": "no"} for i in range(16)]
     run = align(tiny_folder, data, INPO(), output=tmp_path / "x", judge=judge, **settings)
     assert not (run.folder / "rounds" / "prev-0001").exists(), "the first round starts where the run does"
-    assert list((run.folder / "rounds" / "prev-0002").glob("part-*.safetensors"))
+    assert list((run.folder / "rounds" / "prev-0002").glob("shard-*.safetensors"))

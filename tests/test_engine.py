@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -325,31 +326,54 @@ def test_a_full_disk_leaves_the_old_checkpoint_whole(tmp_path: Path, monkeypatch
 
 def test_stored_reference_log_probs_survive_a_kill_and_serve_the_next_run(tmp_path: Path):
     encoded, domain, other = rows(300), Numbers(), Table(seed=4)
-    scored: list[int] = []
+    scored: list[Sequence[int]] = []
 
-    def score(picked):
-        if len(scored) >= 200:
+    def score(picked: Sequence[int]) -> torch.Tensor:
+        if len(scored) == 20:
             raise MemoryError("killed half way")
-        scored.extend(picked)
+        scored.append(picked)
         return domain.score(other, encoded.select(picked)).logp.detach()
 
-    groups = [list(range(i, i + 10)) for i in range(0, 300, 10)]
+    groups = [list(range(i, i + 10)) for i in range(0, 300, 10)]  # shards of 13, 13 and 4 groups
     make = lambda: Store(encoded.counts, encoded.lengths, encoded.keys)  # noqa: E731
     with pytest.raises(MemoryError):
         fill(make(), score, groups, folder=tmp_path)
-    kept = len(scored)
     scored.clear()
     store = make()
     fill(store, score, groups, folder=tmp_path)
-    assert len(scored) < 300 - 100 and kept + len(scored) >= 300
-    full = domain.score(other, encoded)
-    torch.testing.assert_close(store(range(300)), full.logp.detach())
-    assert [scored[i : i + 10] for i in range(0, len(scored), 10)] == groups[
-        -len(scored) // 10 :
-    ]  # rounding hangs on groups
+    assert scored == groups[13:]
+    torch.testing.assert_close(store(range(300)), domain.score(other, encoded).logp.detach())
     scored.clear()
     fill(make(), score, groups, folder=tmp_path)
     assert scored == []
+
+
+def test_a_reference_log_prob_does_not_hang_on_what_another_grouping_left_in_the_folder(tmp_path: Path):
+    encoded = rows(400)
+    make = lambda: Store(encoded.counts, encoded.lengths, encoded.keys)  # noqa: E731
+
+    def rounded(picked: Sequence[int]) -> torch.Tensor:
+        """Log-probs that show which rows were scored at once, as rounding does."""
+        some = encoded.select(picked)
+        return torch.full((2 * len(some), max(some.lengths)), float(1000 * len(picked) + picked[0]))
+
+    wide, narrow = ([list(range(i, i + n)) for i in range(0, 400, n)] for n in (40, 10))
+    alone = make()
+    fill(alone, rounded, narrow)
+    fill(make(), rounded, wide, folder=tmp_path)
+    fill(make(), rounded, narrow[:7], folder=tmp_path)  # some of its rows
+    for _ in range(2):  # scored, then read
+        beside = make()
+        fill(beside, rounded, narrow, folder=tmp_path)
+        assert torch.equal(beside(range(400)), alone(range(400)))
+
+
+def test_rows_that_repeat_until_files_are_alike_all_have_their_reference(tmp_path: Path):
+    encoded = rows(10).select([3] * 300)
+    score = lambda picked: Numbers().score(Table(seed=4), encoded.select(picked)).logp.detach()  # noqa: E731
+    store = Store(encoded.counts, encoded.lengths, encoded.keys)
+    fill(store, score, [[i] for i in range(300)], folder=tmp_path)
+    assert store.missing == [] and len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_folder_with_another_run_is_refused_and_the_same_run_goes_on(tmp_path: Path):

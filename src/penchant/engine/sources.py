@@ -23,7 +23,7 @@ from penchant.engine.step import Material
 from penchant.errors import Refusal
 from penchant.objectives.base import Objective, weighs
 from penchant.objectives.scored import Scored
-from penchant.references.store import Store, fill
+from penchant.references.store import Store, fill, shards
 
 Progress = Callable[[str, int, int], None]
 """What is being done, how far it is, of how much."""
@@ -187,7 +187,7 @@ class Anchors:
         """What the policy said as this phase began: scored then, only read ever after."""
         store = Store(rows.counts, rows.lengths, rows.keys)
         if kept.begun:
-            store.recall(kept.folder)
+            store.recall(kept.folder, shards(self.scorer.micro_batches(rows)))
             if store.missing:
                 raise Refusal(
                     f"{kept.folder} lacks {len(store.missing):,} of {len(rows):,} rows: what the policy said as {title} began "

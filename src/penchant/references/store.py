@@ -3,6 +3,7 @@ way, or another run on the same rows, does not compute it again. It holds number
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
@@ -14,8 +15,13 @@ from torch import Tensor
 from penchant.files import write
 from penchant.objectives.scored import masks
 
-PART = 128
-"""Rows in one file, and so the most that a kill can cost."""
+SHARD = 128
+"""Rows in one file, and so about the most that a kill can cost."""
+
+Group = Sequence[int]
+"""Rows that are scored at once."""
+Shard = Sequence[Group]
+"""Groups that are kept in one file."""
 
 
 class Store:
@@ -49,33 +55,20 @@ class Store:
         for j, row in zip(self._places(rows), logp, strict=True):
             self._logp[j] = row[: self._lengths[j]].detach().to("cpu", torch.float32).clone()
 
-    def recall(self, folder: Path) -> None:
-        """Takes what earlier runs left in the folder."""
-        wanted: dict[str, list[int]] = {}
-        for j, key in enumerate(self._keys):
-            wanted.setdefault(key, []).append(j)
-        for part in sorted(folder.glob("part-*.safetensors")):
-            tensors = load_file(part)
-            pieces = torch.split(tensors["logp"], tensors["length"].tolist())
-            for key, logp in zip(tensors["key"].tolist(), pieces, strict=True):
-                for j in wanted.get(bytes(key).hex(), ()):
+    def recall(self, folder: Path, plan: Sequence[Shard]) -> None:
+        """Takes what earlier runs left of this plan in the folder."""
+        for shard in plan:
+            path = folder / self._name(shard)
+            if path.exists():
+                places = self._inside(shard)
+                pieces = torch.split(load_file(path)["logp"], [self._lengths[j] for j in places])
+                for j, logp in zip(places, pieces, strict=True):
                     self._logp[j] = logp.clone()
 
-    def keep(self, rows: Sequence[int], folder: Path) -> None:
-        """Leaves the responses of these rows in the folder, whole or not at all."""
-        places = self._places(rows)
-        logp = [cast(Tensor, self._logp[j]) for j in places]
-        tensors = {
-            "logp": torch.cat(logp),
-            "length": torch.tensor([len(x) for x in logp]),
-            "key": torch.tensor([list(bytes.fromhex(self._keys[j])) for j in places], dtype=torch.uint8),
-        }
-        write(folder / f"part-{self._keys[places[0]]}.safetensors", save(tensors))
-
-    def forget(self, rows: Sequence[int]) -> None:
-        """Drops what is known of these rows."""
-        for j in self._places(rows):
-            self._logp[j] = None
+    def keep(self, shard: Shard, folder: Path) -> None:
+        """Leaves a shard in the folder, whole or not at all."""
+        logp = [cast(Tensor, self._logp[j]) for j in self._inside(shard)]
+        write(folder / self._name(shard), save({"logp": torch.cat(logp)}))
 
     def exchange(self, rows: Sequence[int], gather: Callable[[Tensor], Tensor]) -> None:
         """Gets the other ranks' share of these rows; `gather` sums a tensor over all ranks."""
@@ -88,14 +81,41 @@ class Store:
         for j, piece in zip(places, torch.split(gather(table), lengths), strict=True):
             self._logp[j] = piece.clone()
 
+    def forget(self, rows: Sequence[int]) -> None:
+        """Drops what is known of these rows."""
+        for j in self._places(rows):
+            self._logp[j] = None
+
+    def _name(self, shard: Shard) -> str:
+        """By content: every response in it and which were scored at once, for rounding differs from group to group. So a
+        number never hangs on what another plan has left in the folder."""
+        told = "/".join(",".join(self._keys[j] for j in self._places(group)) for group in shard)
+        return f"shard-{hashlib.sha256(told.encode()).hexdigest()[:32]}.safetensors"
+
+    def _inside(self, shard: Shard) -> list[int]:
+        return self._places([i for group in shard for i in group])
+
     def _places(self, rows: Sequence[int]) -> list[int]:
         return [j for i in rows for j in range(self._starts[i], self._starts[i + 1])]
+
+
+def shards(groups: Sequence[Group]) -> list[Shard]:
+    """The groups, file by file: a plan that hangs on the rows alone, however much of it is there already."""
+    plan: list[list[Group]] = []
+    rows = SHARD
+    for group in groups:
+        if rows >= SHARD:
+            plan.append([])
+            rows = 0
+        plan[-1].append(group)
+        rows += len(group)
+    return list(plan)
 
 
 def fill(
     store: Store,
     score: Callable[[Sequence[int]], Tensor],
-    groups: Sequence[Sequence[int]],
+    groups: Sequence[Group],
     *,
     folder: Path | None = None,
     gather: Callable[[Tensor], Tensor] = lambda x: x,
@@ -103,32 +123,30 @@ def fill(
     world: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Scores the rows the store is missing, in the groups they would have if all were missing: rounding differs from group
-    to group, and a run killed half way must go on with the same numbers.
+    """Scores what is missing of the rows, shard by shard.
 
     score: rows → log π_ref of their responses, [n, steps], without gradient.
     groups: all rows in the groups that are scored at once (the engine's micro-batches).
-    folder: where parts are kept, named by everything log π_ref depends on except the rows; None keeps nothing.
-    gather, rank, world: each rank scores its share and gets the others'.
+    folder: where shards are kept, named by everything log π_ref depends on except the rows; None keeps nothing.
+    gather, rank, world: each rank scores its share of the shards and gets the others'.
     """
+    plan = shards(groups)
     if folder is not None:
-        store.recall(folder)
+        store.recall(folder, plan)
     lacks = set(store.missing)
-    absent = torch.tensor([float(not lacks.isdisjoint(group)) for group in groups])
+    absent = torch.tensor([float(any(not lacks.isdisjoint(group) for group in shard)) for shard in plan])
     # A rank that reads the folder a moment later finds more there: what any rank lacks, all count as missing.
-    todo = [group for group, n in zip(groups, (gather(absent) if world > 1 else absent).tolist(), strict=True) if n]
-    missing = [i for group in todo for i in group]
+    todo = [shard for shard, n in zip(plan, (gather(absent) if world > 1 else absent).tolist(), strict=True) if n]
+    missing = [i for shard in todo for group in shard for i in group]
     store.forget(missing)
-    mine, fresh, done = todo[rank::world], [], 0
-    for group in mine:
-        store.put(group, score(group))
-        done += len(group)
-        progress(done, sum(map(len, mine)))
-        fresh += group
-        if folder is not None and len(fresh) >= PART:
-            store.keep(fresh, folder)
-            fresh = []
-    if folder is not None and fresh:
-        store.keep(fresh, folder)
+    mine, done = todo[rank::world], 0
+    total = sum(len(group) for shard in mine for group in shard)
+    for shard in mine:
+        for group in shard:
+            store.put(group, score(group))
+            done += len(group)
+            progress(done, total)
+        if folder is not None:
+            store.keep(shard, folder)
     if world > 1 and missing:
         store.exchange(missing, gather)
