@@ -29,7 +29,7 @@ from penchant.errors import Refusal, StoppedRun
 from penchant.objectives import KTO, NLL
 from penchant.run import Run
 from penchant.running import align as running
-from penchant.running import measure
+from penchant.running import choices, measure
 from penchant.running.voice import Voice
 from test_align import pairs, run_in
 from test_keeping import full_disk
@@ -124,10 +124,10 @@ def test_how_responses_are_read_is_chosen_once_and_said(
     how: dict[str, Any] = {"save_every": 2, "sample_prompts": 0}
     packed = ScoringPath("packed", "logits", said="tree: it is a test")
     with monkeypatch.context() as patch:
-        patch.setattr(running, "probe", lambda policy: packed)
+        patch.setattr(choices, "probe", lambda policy: packed)
         plain = run_in(tmp_path / "plain", tiny_folder, **how)
         killed_at(5, monkeypatch, lambda: run_in(tmp_path / "cut", tiny_folder, **how))
-    monkeypatch.setattr(running, "probe", None)  # a resumed run would fail if it probed again
+    monkeypatch.setattr(choices, "probe", None)  # a resumed run would fail if it probed again
     again = run_in(tmp_path / "cut", tiny_folder, **{**how, "quiet": False})
     assert "rows packed, logits by the model (tree: it is a test)" in " ".join(capsys.readouterr().out.split())
     assert again.evidence.choices["scoring"] == packed.to_json()
@@ -208,29 +208,33 @@ def test_a_run_that_was_stopped_leaves_its_report_and_is_not_finished(
         Run.open(tmp_path / "x")
 
 
-def test_the_cache_of_reference_log_probs_knows_model_options_number_format_and_code(
+def test_the_cache_of_reference_log_probs_knows_model_options_number_format_reading_and_code(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     from tiny import tiny_model
 
+    def cache(model: str, precision: Precision, device: torch.device = CPU, path: str = "tree", said: str = "") -> Path:
+        return measure.reference_cache(model, precision, device, ScoringPath(path, "hidden", said=said))  # pyright: ignore
+
     loaded, fp32 = load(tiny_folder), Precision("fp32", "highest", {})
-    key = measure.reference_cache(loaded.source["fingerprint"], fp32, CPU)
-    assert measure.reference_cache(load(tiny_folder).source["fingerprint"], fp32, CPU) == key
+    key = cache(loaded.source["fingerprint"], fp32)
+    assert cache(load(tiny_folder).source["fingerprint"], fp32, said="why") == key
     others = [
-        measure.reference_cache(load(tiny_model(tmp_path / "other", seed=1)).source["fingerprint"], fp32, CPU),
-        measure.reference_cache(load(tiny_folder, max_length=99).source["fingerprint"], fp32, CPU),
-        measure.reference_cache(load(tiny_folder, template="none").source["fingerprint"], fp32, CPU),
-        measure.reference_cache(loaded.source["fingerprint"], Precision("bf16", "highest", {}), CPU),
-        measure.reference_cache(loaded.source["fingerprint"], Precision("fp32", "medium", {}), CPU),
-        measure.reference_cache(loaded.source["fingerprint"], fp32, torch.device("cuda")),
+        cache(load(tiny_model(tmp_path / "other", seed=1)).source["fingerprint"], fp32),
+        cache(load(tiny_folder, max_length=99).source["fingerprint"], fp32),
+        cache(load(tiny_folder, template="none").source["fingerprint"], fp32),
+        cache(loaded.source["fingerprint"], Precision("bf16", "highest", {})),
+        cache(loaded.source["fingerprint"], Precision("fp32", "medium", {})),
+        cache(loaded.source["fingerprint"], fp32, torch.device("cuda")),
+        cache(loaded.source["fingerprint"], fp32, path="packed"),
     ]
     code = tmp_path / "policy.py"
     code.write_text(Path(policy.__file__).read_text() + "\n# changed\n")
     monkeypatch.setattr(policy, "__file__", str(code))
-    others.append(measure.reference_cache(loaded.source["fingerprint"], fp32, CPU))
+    others.append(cache(loaded.source["fingerprint"], fp32))
     monkeypatch.setattr(measure, "__version__", "999")
-    others.append(measure.reference_cache(loaded.source["fingerprint"], fp32, CPU))
-    assert len({key, *others}) == 9
+    others.append(cache(loaded.source["fingerprint"], fp32))
+    assert len({key, *others}) == 10
 
 
 # --- what was asked

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from penchant.domains.models import Loaded, load
+from penchant.domains.models import Loaded
 from penchant.domains.paths import ScoringPath, probe
 from penchant.engine.precision import Precision, choose
 from penchant.engine.settings import Settings
@@ -25,6 +25,7 @@ from penchant.rewards.base import Comparer, Judge
 from penchant.rollouts import contexts_of
 from penchant.running.judging import ready
 from penchant.running.measure import Measure, reference_cache
+from penchant.running.models import Models
 from penchant.running.prepare import held_lists_of
 from penchant.running.voice import Voice
 
@@ -88,13 +89,7 @@ def evaluate(
 
 
 def _load(name: str, settings: Settings, device: torch.device) -> Loaded:
-    loaded = load(
-        name,
-        allow_bin=settings.allow_bin,
-        template=settings.template,
-        max_length=settings.max_length,
-        too_long=settings.too_long,
-    )
+    loaded = Models(name, settings).load()
     loaded.policy.to(device)
     return loaded
 
@@ -116,6 +111,6 @@ def _measure(
     scorer.moved = loaded is not reference
     if "kl" in objective.needs.values:
         loaded.policy.hold(reference.policy)
-    cache = reference_cache(reference.source["fingerprint"], precision, accelerator.device)
+    cache = reference_cache(reference.source["fingerprint"], precision, accelerator.device, reference.policy.scoring_path)
     anchors = Anchors(scorer, objective, settings, accelerator, cache, voice.progress)
     return Measure(anchors, objective, settings, ready(judge, scorer, settings), goals)

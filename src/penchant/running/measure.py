@@ -14,6 +14,7 @@ from torch import Tensor
 
 from penchant.domains import logits, paths, policy, tree
 from penchant.domains.base import Encoded
+from penchant.domains.paths import ScoringPath
 from penchant.engine.precision import Precision
 from penchant.engine.settings import Settings
 from penchant.engine.sources import Anchors
@@ -146,10 +147,18 @@ class Measure:
         return out
 
 
-def reference_cache(model: str, precision: Precision, device: torch.device) -> Path:
+def reference_cache(model: str, precision: Precision, device: torch.device, path: ScoringPath) -> Path:
     """Where log π of a model that stays as it is is kept: a folder named by everything it depends on but the rows, which are
     named by their ids. `model`: its fingerprint, which covers weights, tokenizer, template, options and the code that makes
-    ids."""
+    ids. `path`: how it reads responses."""
     code = "".join(Path(str(module.__file__)).read_text(encoding="utf-8") for module in (policy, paths, tree, logits))
-    made = (__version__, torch.__version__, version("transformers"), device.type, precision.name, precision.matmul)
+    made = (
+        __version__,
+        torch.__version__,
+        version("transformers"),
+        device.type,
+        precision.name,
+        precision.matmul,
+        replace(path, said="").to_json(),
+    )
     return cache_folder() / "references" / fingerprint(model, code, json.dumps(made))

@@ -1,0 +1,49 @@
+"""What was asked, held against itself before anything is loaded: settings that contradict each other or would do nothing.
+Data and model are not looked at here."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from penchant.engine.settings import Settings
+from penchant.errors import Refusal
+from penchant.feedback.goals import Goals
+from penchant.objectives.base import Objective, weighs
+from penchant.rewards.asking import Asking
+from penchant.rewards.base import Comparer, Judge
+from penchant.running.judging import paired_by
+
+
+def consistent(objective: Objective, settings: Settings, judge: Judge | Comparer | Asking | None) -> None:
+    """Refuses settings that contradict each other before anything is loaded."""
+    if settings.rounds and judge is None:
+        raise Refusal(f"rounds={settings.rounds} samples responses, and somebody must judge them: give --judge.")
+    if settings.rounds:
+        paired_by(objective, settings, judge)
+    idle = {
+        "without lora": () if settings.lora else ("lora_alpha", "lora_targets"),
+        "without rounds": () if settings.rounds else ("prompts_per_round", "samples", "pairing"),
+    }
+    for why, names in idle.items():
+        for name in sorted(settings.model_fields_set.intersection(names)):
+            raise Refusal(f"{name}={getattr(settings, name)!r} does nothing {why}; leave one out or give the other.")
+    if settings.history and "history" not in objective.needs.anchors:
+        raise Refusal(f"history={settings.history!r} is not read by {objective!r}; leave one out or take the other.")
+    if len(set(settings.history)) < len(settings.history):
+        raise Refusal(f"history={settings.history!r} names a model twice.")
+    if settings.rounds and weighs(objective):
+        raise Refusal(f"{objective!r} reads the data's weights of single tokens, which sampled responses do not have.")
+    if settings.goals is not None:
+        Goals(*settings.goals)  # a scale that is none is refused now
+    if settings.rounds and settings.goals is not None:
+        raise Refusal("goals are put over scores that the data holds; an on-policy run samples its own. Leave --goals out.")
+    for tracker in settings.trackers:
+        if importlib.util.find_spec(tracker) is None:
+            raise Refusal(f"the tracker {tracker!r} is not installed: pip install {tracker}.")
+    if settings.rounds and settings.steps is not None:
+        raise Refusal("steps counts steps over a file; on-policy runs are counted in rounds and epochs. Leave --steps out.")
+    if objective.needs.mismatched and settings.batch < 2:
+        raise Refusal(
+            f"batch={settings.batch}: {objective!r} estimates a KL from other rows' responses in the step, so it needs at "
+            "least 2 rows; KTO's authors use 32."
+        )

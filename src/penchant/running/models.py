@@ -1,0 +1,77 @@
+"""The models of a run: the policy as it starts, as often as it is needed, and the saved models it is held against. All are
+loaded alike; nothing is trained here."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import torch
+from accelerate.utils import set_seed
+from torch import nn
+
+from penchant.domains.models import Loaded, LoRA, identity_of, load
+from penchant.domains.paths import ScoringPath
+from penchant.engine.precision import Precision
+from penchant.engine.settings import Settings
+from penchant.engine.sources import Past
+from penchant.errors import Refusal
+from penchant.running.measure import reference_cache
+
+
+class Models:
+    """name: a folder, a hub id or "smollm2"."""
+
+    def __init__(self, name: str, settings: Settings) -> None:
+        self.name, self.settings = name, settings
+        self.scoring: ScoringPath | None = None
+        """How the run's models read responses, once that is chosen."""
+
+    def load(self) -> Loaded:
+        """The policy as the run starts it, with the first values of a new adapter; the same at every call."""
+        settings = self.settings
+        set_seed(settings.seed)
+        lora = None
+        if settings.lora:
+            names = tuple(name.strip() for name in settings.lora_targets.split(","))
+            # peft reads a single string as a regular expression, or as its own word all-linear
+            targets = names if len(names) > 1 else settings.lora_targets
+            lora = LoRA(settings.lora, settings.lora_alpha or 2 * settings.lora, targets)
+        loaded = self._read(self.name, lora, settings.revision)
+        if self.scoring is not None:  # a copy says what the policy says only if it reads as the policy does
+            loaded.policy.follow(self.scoring)
+        return loaded
+
+    def identities(self, ours: Loaded) -> dict[str, str]:
+        """The saved models of the settings, newest first, each with its name by content."""
+        return {name: identity_of(name, ours.domain, self.settings.allow_bin) for name in self.settings.history}
+
+    def history(self, identities: dict[str, str], ours: Loaded, precision: Precision, device: torch.device) -> list[Past]:
+        """The saved models, each loaded only when something is to be scored by it."""
+
+        def opened(name: str) -> nn.Module:
+            past = self._read(name)
+            if past.domain.fingerprint != ours.domain.fingerprint:
+                raise Refusal(
+                    f"history: {name!r} makes other tokens of a text than {self.name!r} does (its tokenizer, its template or "
+                    "its length differ), so their log-probs cannot be compared."
+                )
+            return past.policy.requires_grad_(False).to(device)
+
+        path = ours.policy.scoring_path
+        return [
+            Past(Path(name).name, reference_cache(identity, precision, device, path), partial(opened, name))
+            for name, identity in identities.items()
+        ]
+
+    def _read(self, name: str, lora: LoRA | None = None, revision: str | None = None) -> Loaded:
+        settings = self.settings
+        return load(
+            name,
+            lora=lora,
+            revision=revision,
+            allow_bin=settings.allow_bin,
+            template=settings.template,
+            max_length=settings.max_length,
+            too_long=settings.too_long,
+        )
