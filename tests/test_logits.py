@@ -13,15 +13,42 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from penchant.domains import logits
-from penchant.domains.base import Want
-from penchant.domains.logits import VALUES, chunked_values, plain_values
+from penchant.domains.base import Sparse, Want
+from penchant.domains.logits import Head, Rows, chunked_values, plain_values, row_values
 from penchant.domains.models import LoRA, load
 from penchant.domains.policy import TextPolicy
 from penchant.errors import Refusal
 from penchant.feedback.records import Row
 
-EVERY = Want(values=VALUES)
-WANTS = [Want(), Want(values=frozenset({"entropy"})), Want(values=frozenset({"kl"})), EVERY, Want(VALUES, temperature=0.7)]
+VALUES = ("entropy", "kl", "ref", "advantage", "entropy/3", "mass/3", "mass/5")
+EVERY = Want(values=frozenset(VALUES))
+WANTS = [Want(), *(Want(frozenset({value})) for value in VALUES), EVERY, Want(EVERY.values, temperature=0.7)]
+
+
+def taught(steps: int, size: int, k: int = 4, seed: int = 0) -> Sparse:
+    """A teacher's advantages, any numbers."""
+    make = torch.Generator().manual_seed(seed)
+    ids = torch.rand(steps, size, generator=make).topk(k).indices
+    return Sparse(ids, torch.randn(steps, k, generator=make), torch.randn(steps, generator=make))
+
+
+def definitions(z: Tensor, answer: Tensor, other: Tensor, teacher: Sparse) -> dict[str, Tensor]:
+    """Every value of steps one after the other, from all of their logits and the definitions alone."""
+    p, q = z.softmax(-1), other.softmax(-1)
+    good = teacher.rest.to(z)[:, None].repeat(1, z.shape[-1])
+    for row, ids, values in zip(good, teacher.ids, teacher.values.to(z), strict=True):
+        row[ids] = values
+    most = p.sort(descending=True).values
+    return {
+        "logp": p.gather(-1, answer[:, None])[:, 0].log(),
+        "entropy": -(p * p.log()).sum(-1),
+        "kl": (q * (q / p).log()).sum(-1),
+        "ref": q.gather(-1, answer[:, None])[:, 0].log(),
+        "advantage": (p * good).sum(-1),
+        "entropy/3": -(most[:, :3] * most[:, :3].log()).sum(-1),
+        "mass/3": most[:, :3].sum(-1),
+        "mass/5": most[:, :5].sum(-1),
+    }
 
 
 def example(dtype: torch.dtype, rows: int = 5, steps: int = 9, size: int = 101) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -46,7 +73,8 @@ def test_chunks_say_what_the_plain_way_says(want: Want, dtype: torch.dtype, chun
     monkeypatch.setattr(logits, "CHUNK", chunk)
     z, ref, answer, mask = example(dtype)
     z.requires_grad_()
-    plain, chunked = (f(z, answer, mask, want, ref) for f in (plain_values, chunked_values))
+    teacher = taught(int(mask.sum()), 101)
+    plain, chunked = (f(z, answer, mask, want, ref, teacher) for f in (plain_values, chunked_values))
     assert plain.keys() == chunked.keys() == {"logp", *want.values}
     near = 1e-12 if dtype is torch.float64 else 1e-6
     for name, x in plain.items():
@@ -60,21 +88,86 @@ def test_chunks_say_what_the_plain_way_says(want: Want, dtype: torch.dtype, chun
     assert not b[~mask].any()
 
 
-def test_each_value_and_its_gradient_are_what_the_definitions_say():
+@pytest.mark.parametrize("value", ["logp", *VALUES])
+def test_each_value_and_its_gradient_are_what_the_definitions_say(value: str):
     z, ref, answer, mask = example(torch.float64)
     z.requires_grad_()
-    p, q = z.softmax(-1), ref.softmax(-1)
-    defined = {
-        "logp": p.gather(-1, answer[..., None])[..., 0].log(),
-        "entropy": -(p * p.log()).sum(-1),
-        "kl": (q * (q / p).log()).sum(-1),
-    }
-    made = chunked_values(z, answer, mask, EVERY, ref)
-    for name, x in defined.items():
-        torch.testing.assert_close(made[name][mask], x[mask], rtol=1e-10, atol=1e-12)
-        ours, theirs = (torch.autograd.grad(y[mask].square().sum(), z, retain_graph=True)[0] for y in (made[name], x))
-        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
-    assert bool((made["kl"] >= 0).all())
+    teacher = taught(int(mask.sum()), 101)
+    expected = definitions(z[mask], answer[mask], ref[mask], teacher)[value]
+    made = chunked_values(z, answer, mask, Want(frozenset({value} - {"logp"})), ref, teacher)[value]
+    torch.testing.assert_close(made[mask], expected, rtol=1e-10, atol=1e-12)
+    if value == "ref":
+        assert not made.requires_grad, "the reference does not train"
+        return
+    ours, theirs = (torch.autograd.grad(x.square().sum(), z, retain_graph=True)[0] for x in (made[mask], expected))
+    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("value", ["logp", *VALUES])
+def test_through_scale_cap_bias_and_tied_weights_each_gradient_is_that_of_plain_logits(
+    value: str, tied: bool, temperature: float, monkeypatch: pytest.MonkeyPatch
+):
+    """The second model has a head of its own kind: another width, another scale and no cap."""
+    monkeypatch.setattr(logits, "PRODUCT", 3 * 31)
+    make = torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.randn(shape, generator=make, dtype=torch.float64)  # noqa: E731
+    weight, bias, body, other = draw(31, 8), draw(31), draw(8, 8), Head(draw(31, 5), scale=0.4)
+    mixed, tokens, answer = draw(10, 10), torch.arange(10), torch.randint(31, (10,), generator=make)
+    far, teacher = draw(10, 5), taught(10, 31)
+    parameters = [x.requires_grad_() for x in (weight, bias, body)]
+    states = mixed @ ((weight[tokens] if tied else weight[tokens].detach()) @ body)
+    every = torch.arange(10)
+    want = Want(frozenset({value} - {"logp"}), temperature)
+    made = row_values(
+        Rows(states, every, Head(weight, bias, scale=1.7, cap=2.0)), answer, want, Rows(far, every, other), teacher
+    )[value]
+    z = 2 * torch.tanh(1.7 * (states @ weight.T + bias) / 2) / temperature
+    expected = definitions(z, answer, 0.4 * far @ other.weight.T / temperature, teacher)[value]
+    torch.testing.assert_close(made, expected, rtol=1e-10, atol=1e-12)
+    if value != "ref":
+        slopes = draw(10)
+        ours, theirs = (torch.autograd.grad((x * slopes).sum(), parameters, retain_graph=True) for x in (made, expected))
+        for a, b in zip(ours, theirs, strict=True):
+            assert b.abs().max() > 1e-3
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
+
+
+def test_what_a_sparse_teacher_and_the_most_probable_say_by_hand():
+    """A(a) = log π_dpo(a) − log π_tref(a), and E_π A = KL(π ‖ π_tref) − KL(π ‖ π_dpo); the three of six most probable."""
+    dpo, tref = (torch.tensor(p).double() for p in ([(0.6, 0.3, 0.1), (0.2, 0.7, 0.1)], [(0.4, 0.4, 0.2), (0.3, 0.3, 0.4)]))
+    z = torch.tensor([[[0.2, 0.1, -0.3], [0.0, 0.5, -0.5]]]).double().requires_grad_()
+    ids, none = torch.arange(3).repeat(2, 1), torch.zeros(2).double()
+    one = torch.ones(1, 2).bool()
+    said = lambda a: chunked_values(z, ids[:1, :2], one, Want(frozenset({"advantage"})), None, a)["advantage"]  # noqa: E731
+    whole = said(Sparse(ids, (dpo / tref).log(), none))
+    assert (-whole[0]).tolist() == pytest.approx([0.109604, -0.046283], abs=1e-6)
+    slope = torch.autograd.grad(-whole.mean(), z)[0]
+    assert slope.flatten().tolist() == pytest.approx(
+        [-0.102547, 0.032081, 0.070467, 0.069388, -0.202849, 0.133462], abs=1e-6
+    )
+    p = z.softmax(-1)[0]
+    torch.testing.assert_close(-whole[0], (p * (p / dpo).log()).sum(-1) - (p * (p / tref).log()).sum(-1))
+    some = Sparse(ids[:, :1], (dpo / tref).log()[:, :1], none)
+    torch.testing.assert_close(said(some)[0], p[:, 0] * (dpo / tref).log()[:, 0])
+    six = torch.tensor([[[3.0, 2, 1, 0, -1, -2]]]).double()
+    most = lambda z: plain_values(z, ids[:1, :1], one[:, :1], Want(frozenset({"mass/3", "entropy/3"})))  # noqa: E731
+    for times, mass, entropy in ((1, 0.952574, 0.839202), (2, 0.997527, 0.442436), (0.25, 0.679179, 0.994976)):
+        found = most(times * six)
+        assert (float(found["mass/3"]), float(found["entropy/3"])) == pytest.approx((mass, entropy), abs=1e-6)
+    assert float(most(0 * six)["mass/3"]) == pytest.approx(0.5)
+
+
+def test_teachers_that_name_different_numbers_of_answers_are_joined_without_a_difference():
+    few, many = taught(4, 31, k=2, seed=1), taught(5, 31, k=6, seed=2)
+    z, answer, want = torch.randn(9, 31), torch.zeros(9).long(), Want(frozenset({"advantage"}))
+    alone = [
+        row_values(Rows(z[at], torch.arange(len(z[at]))), answer[at], want, None, some)["advantage"]
+        for at, some in ((slice(4), few), (slice(4, 9), many))
+    ]
+    both = row_values(Rows(z, torch.arange(9)), answer, want, None, Sparse.joined([few, many]))["advantage"]
+    torch.testing.assert_close(both, torch.cat(alone))
 
 
 class Watch(TorchDispatchMode):
@@ -100,12 +193,13 @@ def test_no_float32_copy_of_the_logits_exists_forward_or_backward(want: Want, mo
     for steps in (9, 90):
         z, ref, answer, mask = example(torch.bfloat16, steps=steps)
         z.requires_grad_()
+        teacher = taught(int(mask.sum()), 101)
         with Watch() as watch:
-            slope(chunked_values(z, answer, mask, want, ref), z)
+            slope(chunked_values(z, answer, mask, want, ref, teacher), z)
         assert watch.bytes == z.numel() * 2, "nothing is larger than the bf16 gradient itself"
         seen.append(watch.floats)
         with Watch() as watch:
-            slope(plain_values(z, answer, mask, want, ref), z)
+            slope(plain_values(z, answer, mask, want, ref, teacher), z)
         assert watch.floats == z.numel(), "the plain way does copy them, and is seen doing so"
     assert seen == [4 * 101, max(4 * 101, 5 * 90)], "a chunk, or one number per step, however many steps there are"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from penchant.domains.text import Text
 from penchant.errors import Refusal
 from penchant.feedback.records import Row
 from penchant.objectives import Pairs
+from test_logits import taught
 from tiny import CHATML, tiny_llama, tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()
@@ -204,6 +206,14 @@ def test_nothing_to_score_gives_nothing_and_a_response_without_tokens_is_refused
         domain.score(policy, Encoded(Pairs, (one,), ((one, one[:0]),), (1,)))
     with pytest.raises(Refusal, match=r"has no value 'entropie'.*did you mean 'entropy'"):
         domain.score(policy, encoded(domain), Want(values=frozenset({"entropie"})))
+    with pytest.raises(Refusal, match=r"has no value 'mass/0'.*most probable tokens there are entropy/K, mass/K"):
+        domain.score(policy, encoded(domain), Want(values=frozenset({"mass/0"})))
+    wanted = Want(values=frozenset({"advantage"}))
+    with pytest.raises(Refusal, match="'advantage' reads a teacher's, but these rows have none"):
+        domain.score(policy, encoded(domain), wanted)
+    short = replace(encoded(domain), advantages=tuple((taught(1, SIZE),) * 2 for _ in range(3)))
+    with pytest.raises(Refusal, match=r"row 1: the teacher's advantages are of 1 steps, the response of \d+"):
+        domain.score(policy, short, wanted)
 
 
 def test_a_model_without_a_template_reads_the_prompt_as_it_stands():

@@ -16,7 +16,7 @@ from transformers.models.llama.modeling_llama import LlamaModel
 
 from architectures import PADDED, SHARING, SIZE, TOKENIZER, WINDOW, built
 from penchant.domains import logits
-from penchant.domains.base import Cost, Encoded, Want
+from penchant.domains.base import Cost, Encoded, Sparse, Want
 from penchant.domains.paths import ScoringPath, probe
 from penchant.domains.policy import TextPolicy
 from penchant.domains.text import Text
@@ -26,7 +26,7 @@ from penchant.errors import Refusal
 from penchant.objectives import DPO, Lists, Pairs
 from penchant.objectives.base import zeros
 from test_engine import FP32
-from test_logits import EVERY, Watch
+from test_logits import EVERY, VALUES, Watch, definitions, taught
 from tiny import tiny_llama
 
 CPU = torch.device("cpu")
@@ -41,7 +41,8 @@ def rows(*shapes: tuple[int, tuple[int, ...]]) -> Encoded:
     contexts = tuple(ids(n, i) for i, (n, _) in enumerate(shapes))
     responses = tuple(tuple(ids(m, 100 * (i + 1) + k) for k, m in enumerate(ms)) for i, (_, ms) in enumerate(shapes))
     gain = torch.zeros(sum(len(ms) for _, ms in shapes))
-    return Encoded(Lists, contexts, responses, tuple(range(1, len(shapes) + 1)), {"gain": gain})
+    said = tuple(tuple(taught(len(y), SIZE, 3 + len(ys), seed=k) for k, y in enumerate(ys)) for ys in responses)
+    return Encoded(Lists, contexts, responses, tuple(range(1, len(shapes) + 1)), {"gain": gain}, advantages=said)
 
 
 ROWS = rows((11, (9, 4)), (3, (1, 12, 5)), (17, (7,)), (1, (4, 4, 4, 4, 4)))
@@ -58,18 +59,11 @@ def policy_of(name: str) -> TextPolicy:
 def defined(model: Any, other: Any, some: Encoded) -> list[dict[str, Tensor]]:
     """Every value of every response, from the definitions in float64."""
     out = []
-    for context, answer in some.flat:
+    for (context, answer), teacher in zip(some.flat, (x for row in some.advantages or () for x in row), strict=True):
         tokens, span = torch.cat([context, answer])[None], slice(len(context) - 1, -1)
-        logp = model(input_ids=tokens).logits[0, span].log_softmax(-1)
         with torch.no_grad():
-            log_q = other(input_ids=tokens).logits[0, span].log_softmax(-1)
-        out.append(
-            {
-                "logp": logp.gather(-1, answer[:, None])[:, 0],
-                "entropy": -(logp.exp() * logp).sum(-1),
-                "kl": (log_q.exp() * (log_q - logp)).sum(-1),
-            }
-        )
+            theirs = other(input_ids=tokens).logits[0, span]
+        out.append(definitions(model(input_ids=tokens).logits[0, span], answer, theirs, teacher))
     return out
 
 
@@ -104,7 +98,7 @@ def test_every_path_a_model_can_take_gives_the_values_and_gradients_of_the_defin
     assert (found.name, found.head) == ("tree" if name in SHARING else "padded", "hidden"), found.said
     assert (found.said == "") == (name in SHARING)
     exact = defined(double, other, ROWS)
-    weights = {value: uneven(len(ROWS.lengths)) for value in ("logp", "entropy", "kl")}
+    weights = {value: uneven(len(ROWS.lengths)) for value in ("logp", *VALUES)}
     loss = sum(weights[v][i] * x.sum() for i, one in enumerate(exact) for v, x in one.items())
     slope = gradients(loss, double)  # pyright: ignore[reportArgumentType]
     names = ("tree", "packed", "padded") if found.name == "tree" else ("padded",)
@@ -365,8 +359,9 @@ def test_an_adapter_and_its_reference_take_the_same_tree():
         policy = TextPolicy(model, TOKENIZER, "adapter off")
         shaken(policy)
         assert (policy.scoring_path.name, policy.scoring_path.head) == ("tree", head)
-        ours = policy(ROWS.contexts, ROWS.responses, EVERY)
-        theirs = policy.plainly(ROWS.contexts, ROWS.responses, EVERY)
+        advantages = Sparse.joined([x for row in ROWS.advantages or () for x in row])
+        ours = policy(ROWS.contexts, ROWS.responses, EVERY, advantages)
+        theirs = policy.plainly(ROWS.contexts, ROWS.responses, EVERY, advantages)
         assert theirs["kl"].max() > 1e-3
         for name, x in theirs.items():
             torch.testing.assert_close(ours[name], x, rtol=1e-4, atol=1e-5)

@@ -9,6 +9,7 @@ from itertools import accumulate
 from typing import Any, Protocol
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from penchant.errors import Refusal
@@ -18,14 +19,45 @@ from penchant.objectives.scored import Batch, Labelled, Lists, Pairs, Rollouts, 
 
 @dataclass(frozen=True)
 class Want:
-    """What the caller wants from a scoring besides log π of the responses."""
+    """What the caller, an objective or a monitor, wants from a scoring besides log π of the responses."""
 
     values: frozenset[str] = frozenset()
-    """Declared extras per step: "entropy", "kl", …"""
+    """Declared extras per step: "entropy", "kl", "mass/10", …; what they are is the domain's to say."""
     temperature: float = 1.0
     head: str = "lm"
     seed: int | None = None
     """Noise shared between responses and reference, where a domain has noise."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sparse:
+    """A number for every possible answer at each step of a response: some are named, all others have one in common. It is what
+    a teacher leaves of its whole distribution."""
+
+    ids: Int[Tensor, "steps k"]
+    """The answers that are named, none twice in a step."""
+    values: Float[Tensor, "steps k"]
+    rest: Float[Tensor, "steps"]
+    """The number of every other answer."""
+
+    def __post_init__(self) -> None:
+        if self.ids.shape != self.values.shape or self.rest.shape != self.ids.shape[:1]:
+            raise Refusal(
+                f"a sparse number of every answer has ids {tuple(self.ids.shape)}, values {tuple(self.values.shape)} and rest "
+                f"{tuple(self.rest.shape)}; they must be [steps, k], [steps, k] and [steps]."
+            )
+
+    def to(self, device: torch.device) -> Sparse:
+        return Sparse(self.ids.to(device), self.values.to(device), self.rest.to(device))
+
+    @classmethod
+    def joined(cls, some: Sequence[Sparse]) -> Sparse:
+        """Step after step. Where fewer are named than elsewhere, answer 0 is named again with a number that adds nothing."""
+        k = max(x.ids.shape[1] for x in some)
+        more = [k - x.ids.shape[1] for x in some]
+        ids = [torch.nn.functional.pad(x.ids, (0, n)) for x, n in zip(some, more, strict=True)]
+        values = [torch.cat([x.values, x.rest[:, None].expand(-1, n)], 1) for x, n in zip(some, more, strict=True)]
+        return cls(torch.cat(ids), torch.cat(values), torch.cat([x.rest for x in some]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +80,8 @@ class Encoded:
     accounting: Accounting = field(default_factory=Accounting)
     weights: tuple[tuple[Tensor, ...], ...] | None = None
     """How much each step counts, float32 [steps] per response, shaped as `responses`; None where no row says."""
+    advantages: tuple[tuple[Sparse, ...], ...] | None = None
+    """How good a teacher holds each possible answer at each step, shaped as `responses`; None where no teacher spoke."""
 
     def __len__(self) -> int:
         return len(self.contexts)
@@ -119,6 +153,7 @@ class Encoded:
             numbers=tuple(self.numbers[i] for i in rows),
             columns=flat,
             weights=None if self.weights is None else tuple(self.weights[i] for i in rows),
+            advantages=None if self.advantages is None else tuple(self.advantages[i] for i in rows),
         )
 
     def numbered(self, names: Sequence[str]) -> Encoded:

@@ -11,10 +11,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from penchant.domains.base import Want
+from penchant.domains.base import Sparse, Want
+from penchant.domains.extras import ADVANTAGE, SECOND, WHOLE, picked, top
 
-VALUES = frozenset({"entropy", "kl"})
-"""What can be wanted of a step besides its log-prob: H(π) and KL(π_ref ‖ π) of its whole distribution."""
 CHUNK = 2**20
 """Logits in a chunk: 4 MiB as float32, so that what is done to them finds them in a core's cache."""
 PRODUCT = 2**23
@@ -45,36 +44,57 @@ class Rows:
 
 
 def plain_values(
-    z: Grid, answer: Int[Tensor, "n steps"], mask: Bool[Tensor, "n steps"], want: Want, ref: Grid | None = None
+    z: Grid,
+    answer: Int[Tensor, "n steps"],
+    mask: Bool[Tensor, "n steps"],
+    want: Want,
+    ref: Grid | None = None,
+    advantages: Sparse | None = None,
 ) -> dict[str, Steps]:
     """log π(answer) = z[answer] − logsumexp(z) in float32, which errs ten times less than log_softmax, and every wanted
-    value. `ref`: the reference's logits, where "kl" is wanted. The slow path that `chunked_values` is held against."""
+    value. `ref`: the reference's logits, where a value reads them. `advantages`: a teacher's, of all steps of `mask` one after
+    the other. The slow path that `chunked_values` is held against."""
     z = _scaled(z, want)
     norm = z.logsumexp(-1)
     logp = z - norm[..., None]
     out = {"logp": z.gather(-1, answer[..., None])[..., 0] - norm}
     if "entropy" in want.values:
         out["entropy"] = -(logp.exp() * logp).sum(-1)
-    if "kl" in want.values:
+    if want.values & SECOND:
         assert ref is not None
         other = _scaled(ref.detach(), want)
         log_q = other - other.logsumexp(-1, keepdim=True)
         out["kl"] = (log_q.exp() * (log_q - logp)).sum(-1)
-    return {name: torch.where(mask, x, 0.0) for name, x in out.items()}
+        out["ref"] = log_q.gather(-1, answer[..., None])[..., 0]
+    some = {}
+    for name in want.values - WHOLE:
+        logs = logp[mask]
+        some[name] = picked(name, logs.gather(-1, _ids(name, logs, advantages)), advantages)
+    whole = {name: torch.where(mask, x, 0.0) for name, x in out.items() if name in {"logp", *want.values}}
+    return whole | placed(some, mask)
 
 
 def chunked_values(
-    z: Grid, answer: Int[Tensor, "n steps"], mask: Bool[Tensor, "n steps"], want: Want, ref: Grid | None = None
+    z: Grid,
+    answer: Int[Tensor, "n steps"],
+    mask: Bool[Tensor, "n steps"],
+    want: Want,
+    ref: Grid | None = None,
+    advantages: Sparse | None = None,
 ) -> dict[str, Steps]:
     """The same numbers and gradients as `plain_values`, from the steps of `mask` alone and a chunk of rows at a time: in
     float32 there is never more than a chunk of logits, and the gradient has the logits' own type."""
     index = mask.flatten().nonzero()[:, 0]
     other = None if ref is None else Rows(_flat(ref), index)
-    return placed(row_values(Rows(_flat(z), index), answer.flatten()[index], want, other), mask)
+    return placed(row_values(Rows(_flat(z), index), answer.flatten()[index], want, other, advantages), mask)
 
 
 def row_values(
-    rows: Rows, answer: Int[Tensor, "answers"], want: Want, ref: Rows | None = None
+    rows: Rows,
+    answer: Int[Tensor, "answers"],
+    want: Want,
+    ref: Rows | None = None,
+    advantages: Sparse | None = None,
 ) -> dict[str, Float[Tensor, "answers"]]:
     """The same for steps one after the other. From hidden states there are never more logits than a chunk in any type, and
     the head's gradient is summed in float32. Under autocast the products, not the sums, are in its type."""
@@ -82,7 +102,7 @@ def row_values(
     own = rows.states.dtype if head is None else head.weight.dtype
     product = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else own
     names = ("logp", *sorted(want.values))
-    work = _Work(want, names, product, head, ref)
+    work = _Work(want, names, product, head, ref, advantages)
     weight, bias = (None, None) if head is None else (head.weight, head.bias)
     columns: Any = _Chunked.apply(rows.states, weight, bias, rows.index, answer, work)
     return dict(zip(names, columns, strict=True))
@@ -105,6 +125,12 @@ class _Work:
     """The type of the products with the head."""
     head: Head | None
     ref: Rows | None
+    advantages: Sparse | None
+
+    @property
+    def picks(self) -> list[str]:
+        """The wanted values that are functions of a few answers' log-probs."""
+        return [name for name in self.names if name in self.want.values - WHOLE]
 
     def parts(self, rows: int, vocabulary: int) -> list[slice]:
         """Slices of the rows, of at most a chunk of logits each."""
@@ -116,7 +142,8 @@ class _Chunked(torch.autograd.Function):
     """With p = softmax(x), q = softmax(x_ref) and the slopes g of what follows:
 
     ∂ log p_y = 1_y − p,    ∂ H(p) = −p (log p + H),    ∂ KL(q ‖ p) = p − q
-    ∂x = g_logp 1_y + p (g_kl − g_logp − g_H (log p + H)) − g_kl q
+    ∂ F(log p_a, a in T) = Σ_a s_a (1_a − p),    s_a = ∂F / ∂ log p_a
+    ∂x = g_logp 1_y + Σ_a g_F s_a 1_a + p (g_kl − g_logp − g_F Σ_a s_a − g_H (log p + H)) − g_kl q
 
     and through x = z / temperature, z = cap · tanh(s / cap), s = scale · (W h + b) to h, W and b.
     """
@@ -128,28 +155,44 @@ class _Chunked(torch.autograd.Function):
         wide = torch.promote_types(states.dtype if weight is None else work.product, torch.float32)
         made = [torch.empty(len(index), device=states.device, dtype=wide) for _ in (*work.names, "norm", "norm of ref")]
         out = dict(zip((*work.names, "norm", "norm of ref"), made, strict=True))
+        ids: dict[str, list[Tensor]] = {name: [] for name in work.picks}
         logits, other = _Logits(states, work.head, work), _Logits.of(work.ref, work)
         for part in work.parts(len(index), logits.size):
             x = logits(index[part])
             out["norm"][part] = norm = x.logsumexp(-1)
             out["logp"][part] = x.gather(-1, answer[part, None])[:, 0] - norm
             x.sub_(norm[:, None])
-            if "kl" in out:
+            if not SECOND.isdisjoint(out):
                 assert other is not None and work.ref is not None
                 y = other(work.ref.index[part])
                 out["norm of ref"][part] = norm = y.logsumexp(-1)
                 y.sub_(norm[:, None])
-                out["kl"][part] = (y.exp() * y.sub_(x)).sum(-1)
+                if "ref" in out:
+                    out["ref"][part] = y.gather(-1, answer[part, None])[:, 0]
+                if "kl" in out:
+                    out["kl"][part] = (y.exp() * y.sub_(x)).sum(-1)
             if "entropy" in out:
                 out["entropy"][part] = -(x.exp() * x).sum(-1)
-        ctx.save_for_backward(states, weight, bias, index, answer, out["norm"], out["norm of ref"], out.get("entropy"))
+            found: dict[int | None, Tensor] = {}  # which are the most probable is found once for all values of so many
+            for name in work.picks:
+                k = top(name)
+                if k not in found:
+                    found[k] = _ids(name, x, _part(work.advantages, part))
+                out[name][part] = picked(name, x.gather(-1, found[k]), _part(work.advantages, part))
+                ids[name].append(found[k])
+        kept = [torch.cat(ids[name]) if ids[name] else index[:0, None] for name in work.picks]
+        ctx.save_for_backward(
+            states, weight, bias, index, answer, out["norm"], out["norm of ref"], out.get("entropy"), *kept
+        )
         ctx.work = work
+        if "ref" in out:
+            ctx.mark_non_differentiable(out["ref"])
         return tuple(out[name] for name in work.names)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
-        states, weight, bias, index, answer, norm, norm_ref, entropy = ctx.saved_tensors
+        states, weight, bias, index, answer, norm, norm_ref, entropy, *kept = ctx.saved_tensors
         work: _Work = ctx.work
         slope = dict(zip(work.names, slopes, strict=True))
         logits, other = _Logits(states, work.head, work), _Logits.of(work.ref, work)
@@ -162,6 +205,11 @@ class _Chunked(torch.autograd.Function):
             bend = logits.slope(x)
             x.sub_(norm[part, None])
             factor = -slope["logp"][part, None]
+            pulls: list[tuple[Tensor, Tensor]] = []
+            for name, ids in zip(work.picks, kept, strict=True):
+                pull = _pull(name, x.gather(-1, ids[part]), slope[name][part], _part(work.advantages, part))
+                factor = factor - pull.sum(-1, keepdim=True)
+                pulls.append((ids[part], pull))
             if "kl" in slope:
                 factor = factor + slope["kl"][part, None]
             if "entropy" in slope:
@@ -173,6 +221,8 @@ class _Chunked(torch.autograd.Function):
                 q = other(work.ref.index[part]).sub_(norm_ref[part, None]).exp_()
                 x.sub_(q.mul_(slope["kl"][part, None]))
             x.scatter_add_(-1, answer[part, None], slope["logp"][part, None])
+            for at, pull in pulls:
+                x.scatter_add_(-1, at, pull)
             if not (isinstance(bend, float) and bend == 1):
                 x.mul_(bend)
             grad[index[part]] = logits.back(x, index[part], of_weight, of_bias).to(grad.dtype)
@@ -227,6 +277,26 @@ class _Logits:
             else:
                 of_weight += dz.t() @ h
         return dz @ self.weight
+
+
+def _ids(value: str, logs: Tensor, advantages: Sparse | None) -> Tensor:
+    """The answers whose log-probs a value reads, of each row of log-probs."""
+    k = top(value)
+    if k is not None:
+        return logs.topk(min(k, logs.shape[-1]), sorted=False).indices
+    assert value == ADVANTAGE and advantages is not None
+    return advantages.ids
+
+
+def _pull(value: str, logs: Tensor, slope: Tensor, advantages: Sparse | None) -> Tensor:
+    """slope · ∂value / ∂ log p_a for the few answers that a value reads."""
+    with torch.enable_grad():
+        logs = logs.requires_grad_()
+        return torch.autograd.grad(picked(value, logs, advantages), logs, slope)[0]
+
+
+def _part(advantages: Sparse | None, part: slice) -> Sparse | None:
+    return None if advantages is None else Sparse(advantages.ids[part], advantages.values[part], advantages.rest[part])
 
 
 def _sums(x: Tensor) -> Tensor:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging
 
-from penchant.domains.base import Want, masks
+from penchant.domains.base import Sparse, Want, masks
+from penchant.domains.extras import SECOND
 from penchant.domains.logits import Head, Rows, chunked_values, placed, row_values
 from penchant.domains.paths import ScoringPath, probe
 from penchant.domains.tree import OVER, Layout, collate, pack, pad
@@ -85,28 +86,36 @@ class TextPolicy(nn.Module):
         return self
 
     def forward(
-        self, contexts: Sequence[Tensor], responses: Sequence[Sequence[Tensor]], want: Want = PLAIN
+        self,
+        contexts: Sequence[Tensor],
+        responses: Sequence[Sequence[Tensor]],
+        want: Want = PLAIN,
+        advantages: Sparse | None = None,
     ) -> dict[str, Tensor]:
         """`logp` and every wanted value of all responses of all rows, each [n, steps] in float32, exactly 0 beyond a
         response's end. A value that compares with the reference has the reference read here too, without gradient and from
-        the same layout: a wrapper sees one forward pass."""
+        the same layout: a wrapper sees one forward pass. `advantages`: a teacher's, step after step of all responses."""
         path = self.scoring_path
         if path.name != "padded" and path.reaches(contexts, responses):
             layout = pack(contexts, responses, path.name == "tree", self.device)
         elif path.head == "logits":
-            return self.plainly(contexts, responses, want)
+            return self.plainly(contexts, responses, want, advantages)
         else:
             layout = pad(contexts, responses, self.device)
         flat = [y for ys in responses for y in ys]
         rows, ref = self._rows(layout), None
-        if "kl" in want.values:
+        if want.values & SECOND:
             with self._reference() as reference:
                 ref = reference._rows(layout)
         mask = masks([len(y) for y in flat]).to(self.device)
-        return placed(row_values(rows, torch.cat(flat).to(self.device), want, ref), mask)
+        return placed(row_values(rows, torch.cat(flat).to(self.device), want, ref, advantages), mask)
 
     def plainly(
-        self, contexts: Sequence[Tensor], responses: Sequence[Sequence[Tensor]], want: Want = PLAIN
+        self,
+        contexts: Sequence[Tensor],
+        responses: Sequence[Sequence[Tensor]],
+        want: Want = PLAIN,
+        advantages: Sparse | None = None,
     ) -> dict[str, Tensor]:
         """The same by the slow path that all others are held against: padded, from the model's own logits."""
         flat = [(x, y) for x, ys in zip(contexts, responses, strict=True) for y in ys]
@@ -115,10 +124,10 @@ class TextPolicy(nn.Module):
         # The last token of the longest response predicts nothing, so it is not read.
         what = (tokens[:, :-1], attention[:, :-1], answer.shape[1])
         z, ref = self.read(*what)[0], None
-        if "kl" in want.values:
+        if want.values & SECOND:
             with self._reference() as reference:
                 ref = reference.read(*what)[0]
-        return chunked_values(z, answer, mask, want, ref)
+        return chunked_values(z, answer, mask, want, ref, advantages)
 
     @property
     def scoring_path(self) -> ScoringPath:

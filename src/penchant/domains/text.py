@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from penchant.domains import chat as chat_module
-from penchant.domains.base import Cost, Encoded, Samples, Want, masks
+from penchant.domains.base import Cost, Encoded, Samples, Sparse, Want, masks
 from penchant.domains.chat import Chat, Template, Unfit
-from penchant.domains.logits import VALUES
+from penchant.domains.extras import ADVANTAGE, SECOND, check
 from penchant.domains.policy import PLAIN, unwrap
 from penchant.domains.sampling import generate
-from penchant.errors import Refusal, nearest
+from penchant.errors import Refusal
 from penchant.feedback.goals import Goals
 from penchant.feedback.records import STOPPED, Accounting, Problem, Prompt, Row
 from penchant.files import fingerprint
@@ -150,14 +150,13 @@ class Text:
     # --- score
 
     def score(self, policy: nn.Module, encoded: Encoded, want: Want = PLAIN) -> Scored:
-        """log π of every response, [n, steps] in float32 with gradient, plus the wanted values ("entropy", "kl" against the
-        reference). The model computes inside the policy's own forward, so a wrapped policy is right. Raises Refusal."""
-        for value in sorted(want.values - VALUES):
-            raise Refusal(f"text has no value {value!r} for a response; {nearest(value, VALUES)}")
-        if "kl" in want.values and not unwrap(policy).knows_reference:
+        """log π of every response, [n, steps] in float32 with gradient, plus the wanted values (extras.py names them). The
+        model computes inside the policy's own forward, so a wrapped policy is right. Raises Refusal."""
+        check(want.values)
+        if want.values & SECOND and not unwrap(policy).knows_reference:
             raise Refusal(
-                "the value 'kl' compares the policy with its reference, but this policy trains whole and holds no copy of "
-                "it: call its hold() with the model it began as, or train an adapter."
+                f"the value {min(want.values & SECOND)!r} compares the policy with its reference, but this policy trains whole "
+                "and holds no copy of it: call its hold() with the model it began as, or train an adapter."
             )
         if want.head != "lm":
             raise Refusal(f"this policy has no head {want.head!r}; valid is 'lm'.")
@@ -169,7 +168,7 @@ class Text:
             return Scored(nothing, nothing.bool(), values={value: nothing for value in want.values})
         if any(len(context) == 0 or len(response) == 0 for context, response in flat):
             raise Refusal("a response without tokens, or under a prompt without tokens, cannot be scored.")
-        values = policy(encoded.contexts, encoded.responses, want)
+        values = policy(encoded.contexts, encoded.responses, want, _taught(policy, encoded, want))
         logp = values.pop("logp")
         return Scored(logp, masks(encoded.lengths).to(logp.device), values=values)
 
@@ -284,12 +283,28 @@ class Text:
             responses=tuple((y,) for y in fitted),
             columns={name: x for name, x in base.columns.items() if len(x) == len(base)},
             weights=None,
+            advantages=None,
             accounting=Accounting(read=len(base), kept=len(base), truncated=cut),
         )
 
     def texts(self, encoded: Encoded) -> list[list[str]]:
         """Every response as text, row by row, without its stop token."""
         return [[self.chat.text(response) for response in row] for row in encoded.responses]
+
+
+def _taught(policy: nn.Module, encoded: Encoded, want: Want) -> Sparse | None:
+    """A teacher's advantages of all steps one after the other, where they are wanted."""
+    if ADVANTAGE not in want.values:
+        return None
+    if encoded.advantages is None:
+        raise Refusal("the value 'advantage' reads a teacher's, but these rows have none: give Encoded.advantages.")
+    flat = [taught for row in encoded.advantages for taught in row]
+    for number, steps, taught in zip(encoded.response_numbers, encoded.lengths, flat, strict=True):
+        if len(taught.rest) != steps:
+            raise Refusal(
+                f"row {number}: the teacher's advantages are of {len(taught.rest)} steps, the response of {steps}."
+            )
+    return Sparse.joined(flat).to(unwrap(policy).device)
 
 
 def _wholes(row: Row) -> list[bool]:
