@@ -190,29 +190,46 @@ class Encoded:
         return self.batch(Scored(nothing, mask))
 
 
+Part = tuple[int, ...]
+"""What tokens belong to: (prompt,) or (prompt, response), as numbers."""
+
+
 @dataclass(frozen=True)
 class Cost:
     """What scoring rows costs, so that micro-batches can be filled up to a budget."""
 
     sizes: list[int]
-    """Tokens that are read for each row."""
+    """Tokens that are read for each row alone."""
     padded: bool
     """Whether a row costs as much as the longest it is scored with."""
+    parts: Sequence[Mapping[Part, int]] = ()
+    """The same by what the tokens belong to: of a part that several rows of a group have, one is read. Empty where rows have
+    nothing in common."""
 
     def micro_batches(self, budget: int) -> list[list[int]]:
-        """Positions of the rows in groups that cost at most `budget` tokens, longest rows together, so that little padding is
-        read. A row over the budget gets a group of its own. A function of the sizes alone."""
+        """Positions of the rows in groups that cost at most `budget` tokens, rows of one prompt together and otherwise longest
+        first, so that little is padded or read twice. A row over the budget gets a group of its own. A function of the sizes
+        and parts alone."""
+        parts = self.parts or [{(i,): size} for i, size in enumerate(self.sizes)]
+        families: dict[int, list[int]] = {}
+        for i in sorted(range(len(parts)), key=lambda i: (-self.sizes[i], i)):
+            families.setdefault(next(iter(parts[i]), (-1,))[0], []).append(i)
         groups: list[list[int]] = []
-        full = 0
-        for i in sorted(range(len(self.sizes)), key=lambda i: (-self.sizes[i], i)):
-            # padded, a row costs as much as the first of its group, which is the longest
-            costs = self.sizes[groups[-1][0]] if self.padded and groups else self.sizes[i]
-            if groups and full + costs <= budget:
-                groups[-1].append(i)
-                full += costs
-            else:
-                groups.append([i])
-                full = self.sizes[i]
+        full, read = 0, set[Part]()
+        for family in families.values():
+            whole = sum({part: n for i in family for part, n in parts[i].items()}.values())
+            apart = full + whole > budget >= whole  # rather a group of its own than half of it in two
+            for i in family:
+                # padded, a row costs as much as the first of its group, which is the longest
+                costs = sum(n for part, n in parts[i].items() if part not in read)
+                costs = self.sizes[groups[-1][0]] if self.padded and groups else costs
+                if groups and full + costs <= budget and not apart:
+                    groups[-1].append(i)
+                else:
+                    groups.append([i])
+                    full, read, costs = 0, set(), self.sizes[i]
+                full, apart = full + costs, False
+                read.update(parts[i])
         return [sorted(group) for group in groups]
 
 

@@ -17,6 +17,7 @@ from penchant.domains import chat as chat_module
 from penchant.domains.base import Cost, Encoded, Samples, Sparse, Want, masks
 from penchant.domains.chat import Chat, Template, Unfit
 from penchant.domains.extras import ADVANTAGE, SECOND, check
+from penchant.domains.merging import merge, parts
 from penchant.domains.policy import PLAIN, unwrap
 from penchant.domains.sampling import generate
 from penchant.errors import Refusal
@@ -168,19 +169,27 @@ class Text:
             return Scored(nothing, nothing.bool(), values={value: nothing for value in want.values})
         if any(len(context) == 0 or len(response) == 0 for context, response in flat):
             raise Refusal("a response without tokens, or under a prompt without tokens, cannot be scored.")
-        values = policy(encoded.contexts, encoded.responses, want, _taught(policy, encoded, want))
+        taught = _taught(encoded) if ADVANTAGE in want.values else None
+        merged = merge(encoded.contexts, encoded.responses, alike=taught is None)
+        advantages = None
+        if taught is not None:  # each in the order of its response among the merged
+            places = sorted(range(len(flat)), key=lambda i: merged.place[i])
+            advantages = Sparse.joined([taught[i] for i in places]).to(unwrap(policy).device)
+        values = policy(merged.contexts, merged.responses, want, advantages)
+        if merged.place != list(range(len(values["logp"]))):
+            place = torch.tensor(merged.place, device=values["logp"].device)
+            values = {name: x[place] for name, x in values.items()}
         logp = values.pop("logp")
         return Scored(logp, masks(encoded.lengths).to(logp.device), values=values)
 
     def cost(self, policy: nn.Module, encoded: Encoded) -> Cost:
         """Tokens that are read to score each row: the prompt once for all of its responses, or once for each of them; the
-        last token of a response is not read."""
+        last token of a response is not read. Rows of one prompt have it in common, and equal responses to it."""
         path = unwrap(policy).scoring_path
         if path.name == "padded":
             return Cost(encoded.sizes, padded=True)
-        times = [1 if path.name == "tree" else n for n in encoded.counts]
-        rows = zip(encoded.contexts, encoded.responses, times, strict=True)
-        return Cost([n * len(x) + sum(len(y) - 1 for y in ys) for x, ys, n in rows], padded=False)
+        found = parts(encoded.contexts, encoded.responses, path.name == "tree", alike=encoded.advantages is None)
+        return Cost([sum(some.values()) for some in found], padded=False, parts=found)
 
     # --- sample
 
@@ -292,10 +301,8 @@ class Text:
         return [[self.chat.text(response) for response in row] for row in encoded.responses]
 
 
-def _taught(policy: nn.Module, encoded: Encoded, want: Want) -> Sparse | None:
-    """A teacher's advantages of all steps one after the other, where they are wanted."""
-    if ADVANTAGE not in want.values:
-        return None
+def _taught(encoded: Encoded) -> list[Sparse]:
+    """A teacher's advantages of every response."""
     if encoded.advantages is None:
         raise Refusal("the value 'advantage' reads a teacher's, but these rows have none: give Encoded.advantages.")
     flat = [taught for row in encoded.advantages for taught in row]
@@ -304,7 +311,7 @@ def _taught(policy: nn.Module, encoded: Encoded, want: Want) -> Sparse | None:
             raise Refusal(
                 f"row {number}: the teacher's advantages are of {len(taught.rest)} steps, the response of {steps}."
             )
-    return Sparse.joined(flat).to(unwrap(policy).device)
+    return flat
 
 
 def _wholes(row: Row) -> list[bool]:

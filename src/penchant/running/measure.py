@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from penchant.domains import logits, paths, policy, tree
+from penchant.domains import logits, merging, paths, policy, tree
 from penchant.domains.base import Encoded
 from penchant.domains.paths import ScoringPath
 from penchant.engine.precision import Precision
@@ -151,7 +151,9 @@ def reference_cache(model: str, precision: Precision, device: torch.device, path
     """Where log π of a model that stays as it is is kept: a folder named by everything it depends on but the rows, which are
     named by their ids. `model`: its fingerprint, which covers weights, tokenizer, template, options and the code that makes
     ids. `path`: how it reads responses."""
-    code = "".join(Path(str(module.__file__)).read_text(encoding="utf-8") for module in (policy, paths, tree, logits))
+    code = "".join(
+        Path(str(module.__file__)).read_text(encoding="utf-8") for module in (policy, paths, tree, merging, logits)
+    )
     made = (
         __version__,
         torch.__version__,
