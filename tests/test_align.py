@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -194,46 +189,6 @@ def test_the_bar_of_training_shows_loss_and_tokens_per_second():
         (bar,) = voice._progress.tasks
         # (0.9 · 600 + 600) tokens in (0.9 · 0.1 + 0.2) seconds
         assert bar.description == "training, loss 0.5000, 3,931 tokens/s" and bar.completed == 2
-
-
-CHILD = """
-import json, os, sys
-sys.path.insert(0, sys.argv[1])
-import torch
-torch.set_num_threads(1)
-from test_align import run_in, pairs
-from penchant.rewards.function import FunctionJudge
-from pathlib import Path
-on_policy = sys.argv[4] == "on-policy"
-letters = FunctionJudge(lambda prompt, response: response.count("a") - 0.1 * len(response), name="letters")
-prompts = [{"prompt": f"what is it {i}"} for i in range(12)]
-more = dict(data=prompts, judge=letters, rounds=3, epochs=2) if on_policy else dict(epochs=2)
-run_in(Path(sys.argv[2]), Path(sys.argv[3]), save_every=3, sample_prompts=2, **more)
-"""
-
-
-@pytest.mark.parametrize("kind", ["offline", "on-policy"])
-def test_kill_resume(kind: str, tmp_path: Path, tiny_folder: Path):
-    """Killed with SIGKILL at a moment nobody chose, the run goes on to the same weights, bit for bit."""
-    command = lambda out: [sys.executable, "-c", CHILD, str(Path(__file__).parent), str(out), str(tiny_folder), kind]  # noqa: E731
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    plain, cut = tmp_path / "plain", tmp_path / "cut"
-    subprocess.run(command(plain), env=env, check=True, timeout=120)
-    child = subprocess.Popen(command(cut), env=env)
-    moment = random.randint(4, 12)
-    metrics = cut / "metrics.jsonl"
-    while not (metrics.exists() and metrics.read_text().count('"kind": "step"') >= moment):
-        assert child.poll() is None, "the child ended before it was killed"
-        time.sleep(0.01)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    assert not (cut / "evidence.json").exists()
-    subprocess.run(command(cut), env=env, check=True, timeout=120)
-    a, b = load_file(plain / "model/model.safetensors"), load_file(cut / "model/model.safetensors")
-    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-    lines = [[json.loads(x) for x in (f / "metrics.jsonl").read_text().splitlines()] for f in (plain, cut)]
-    strip = lambda xs: [{**x, "seconds": 0} for x in xs if x["kind"] == "step"]  # noqa: E731
-    assert strip(lines[0]) == strip(lines[1])
 
 
 def test_two_runs_of_one_seed_are_identical_and_the_cached_reference_changes_nothing(

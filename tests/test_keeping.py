@@ -4,7 +4,6 @@ files. The arithmetic of a step is tested in test_engine.py."""
 from __future__ import annotations
 
 import errno
-import json
 import os
 import resource
 import signal
@@ -63,13 +62,14 @@ def test_a_run_killed_before_its_first_checkpoint_begins_its_history_anew(tmp_pa
 def test_what_a_kill_left_half_written_is_swept_away(tmp_path: Path):
     job = make_job(Table(), DPO(), rows(20), tmp_path)
     identity = {"objective": "DPO()"}
-    (job.folder.path / "run.json").write_text(json.dumps({"identity": identity, "choices": {}}))
+    job.folder.record(identity, {})
     for half in (".model.ab12cd_9", ".old.model.ab12cd_9", "checkpoints/.step-00000004.ab12cd_9"):
         (job.folder.path / half).mkdir(parents=True)
         (job.folder.path / half / "policy.safetensors").write_text("half")
     (job.folder.path / ".run.json.ab12cd_9").write_text("{")
     (job.folder.path / ".model.mine").write_text("not ours")
     assert job.folder.claim(identity, overwrite=False)
+    assert checkpoint.settle(job.folder.checkpoints) == []
     train(job)
     left = {path.name for path in job.folder.path.rglob("*") if path.name.startswith(".")}
     assert left == {".model.mine"}

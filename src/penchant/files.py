@@ -14,6 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from penchant.errors import Refusal
+
+LOCKS = "locks"
+"""The part of the cache folder that says which folders are being written into."""
+
 
 def cache_folder() -> Path:
     """Where converted models, reference log-probs and indexes are kept: $PENCHANT_CACHE, else the user's cache folder."""
@@ -28,13 +33,25 @@ def write(path: Path, content: str | bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with named(path), os.fdopen(handle, "wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(name, path)
+        flush(path.parent)
     except BaseException:
         Path(name).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """An error of the system that says which file it was about: a write that finds the disk full does not know."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
         raise
 
 
@@ -54,14 +71,14 @@ def whole_folder(path: Path) -> Iterator[Path]:
             raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) if code else error from error
         for file in draft.rglob("*"):
             if file.is_file():
-                _flush(file)
-        _flush(draft)
+                flush(file)
+        flush(draft)
         old = None
         if path.exists():
             old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".old.{path.name}."))
             os.replace(path, old / path.name)
         os.replace(draft, path)
-        _flush(path.parent)
+        flush(path.parent)
         if old is not None:
             shutil.rmtree(old, ignore_errors=True)
     except BaseException:
@@ -83,7 +100,8 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Waits until what was written of a file or a folder is on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -97,7 +115,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Refuses a file that holds no JSON: none that was written here is ever half there."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # of the text, or of its encoding
+        raise Refusal(f"{path} was cut or changed after it was written: {error}.") from error
 
 
 def fingerprint(*parts: str | bytes | Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from penchant.errors import Refusal, nearest
-from penchant.files import cache_folder, remove
+from penchant.files import LOCKS, cache_folder, remove
 from penchant.words import plain
 
 SUMMARY = "show where caches are and how big; `cache clear` removes them"
@@ -32,7 +32,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.action not in ("show", "clear"):
         raise Refusal(f"`penchant cache` shows or clears; {nearest(arguments.action, ('show', 'clear'))}")
     folder = cache_folder()
-    parts = {part.name: size(part) for part in sorted(folder.iterdir())} if folder.is_dir() else {}
+    # locks are no cache: a run whose lock is taken from under it would no longer keep others out of its folder
+    inside = [part for part in sorted(folder.iterdir()) if part.name != LOCKS] if folder.is_dir() else []
+    parts = {part.name: size(part) for part in inside}
     if arguments.part is not None and arguments.part not in parts:
         raise Refusal(f"the cache has no part {plain(arguments.part, 60)!r}; {nearest(arguments.part, parts)}")
     chosen = {name: size for name, size in parts.items() if arguments.part in (None, name)}

@@ -51,6 +51,13 @@ class ScoringPath:
         sizes = (len(x) + len(y) for x, ys in zip(contexts, responses, strict=True) for y in ys)
         return self.reach is None or max(sizes) <= self.reach
 
+    def bears(self, other: ScoringPath) -> bool:
+        """Whether a probe that found this path also vouches for the other, which may be a slower one."""
+        order = ("tree", "packed", "padded")
+        head = other.head == "logits" or (self.head, self.scale, self.cap) == (other.head, other.scale, other.cap)
+        far = self.reach is None or (other.reach is not None and other.reach <= self.reach)
+        return head and far and order.index(other.name) >= order.index(self.name)
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 

@@ -1,8 +1,10 @@
-"""Checkpoints of our own format: tensors in safetensors, the rest in JSON, each whole or not there. Nothing is pickled,
-so a checkpoint can be read by anyone and harm no one."""
+"""Checkpoints of our own format: tensors in safetensors, the rest in JSON, each whole or not there, and known by its sums.
+Nothing is pickled, so a checkpoint can be read by anyone and harm no one."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 import shutil
 from collections.abc import Mapping
@@ -18,7 +20,9 @@ from torch import Tensor
 from penchant.errors import Refusal
 from penchant.files import read_json, whole_folder, write_json
 
-FORMAT = 1
+FORMAT = 2
+SUMS = "sums.json"
+"""The format, and the SHA-256 of every other file of a checkpoint: a disk may give back other bytes than it was given."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,9 @@ def save(
         save_file(_optimiser(optimiser, names), draft / "optimiser.safetensors")
         save_file({name: x.detach().cpu().contiguous() for name, x in memory.items()}, draft / "objective.safetensors")
         save_file(_random(), draft / "random.safetensors")
-        state = {"format": FORMAT, "position": asdict(position), "best": dict(best), "python": _python_random()}
+        state = {"position": asdict(position), "best": dict(best), "python": _python_random()}
         write_json(draft / "state.json", state)
+        write_json(draft / SUMS, {"format": FORMAT, "files": {path.name: _sum(path) for path in sorted(draft.iterdir())}})
     return folder / name_of(position.step)
 
 
@@ -61,10 +66,8 @@ def restore(
     folder: Path, policy: Any, optimiser: torch.optim.Optimizer, names: Mapping[str, torch.nn.Parameter]
 ) -> tuple[Position, dict[str, Tensor], dict[str, Any]]:
     """Puts a checkpoint's weights, optimiser and random state in place; gives its position, the objective's state and the
-    best evaluation so far. `policy.load_state` takes tensors by name."""
+    best evaluation so far. `policy.load_state` takes tensors by name. The checkpoint must be whole, see `settle`."""
     state = read_json(folder / "state.json")
-    if state.get("format") != FORMAT:
-        raise Refusal(f"{folder} is a checkpoint of format {state.get('format')!r}; this version reads {FORMAT}.")
     policy.load_state(load_file(folder / "policy.safetensors"))
     _put_optimiser(load_file(folder / "optimiser.safetensors"), optimiser, names)
     randomness = load_file(folder / "random.safetensors")
@@ -86,6 +89,49 @@ def latest(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
+def reached(folder: Path) -> int:
+    """The step of the newest checkpoint; 0 where there is none."""
+    newest = latest(folder)
+    return 0 if newest is None else int(newest.name.removeprefix("step-"))
+
+
+def settle(folder: Path) -> list[str]:
+    """Clears what cannot be gone on from: drafts that a kill left behind, and the newest checkpoints as far as they are
+    damaged; the steps after the newest whole one are taken again, to the same result. What was found, in sentences. Refuses
+    checkpoints of another format."""
+    for path in folder.glob(".*step-*"):
+        shutil.rmtree(path)
+    said = []
+    while (path := latest(folder)) is not None and (wrong := _wrong(path)) is not None:
+        shutil.rmtree(path)
+        said.append(f"{path} is damaged ({wrong}): it was removed, and the steps since the one before it are taken again.")
+    return said
+
+
+def _wrong(folder: Path) -> str | None:
+    """What is not as it was written."""
+    try:
+        told = json.loads((folder / SUMS).read_text(encoding="utf-8"))
+        if told["format"] != FORMAT:
+            raise Refusal(
+                f"{folder} is a checkpoint of format {told['format']!r}, and this version of penchant reads {FORMAT}. Go on "
+                "with the version that wrote it, or start the run anew with --overwrite."
+            )
+        for name, known in told["files"].items():
+            if not (folder / name).is_file():
+                return f"{name} is gone"
+            if _sum(folder / name) != known:
+                return f"{name} is not what was written"
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
+        return f"{SUMS} is not what was written"
+    return None
+
+
+def _sum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def prune(folder: Path, keep: int, best: int | None) -> None:
     """Leaves the newest `keep` checkpoints and the best one."""
     found = sorted(folder.glob("step-*"))
@@ -93,12 +139,6 @@ def prune(folder: Path, keep: int, best: int | None) -> None:
     for path in found:
         if path.name not in spared:
             shutil.rmtree(path)
-
-
-def sweep(folder: Path) -> None:
-    """Removes drafts that a kill left behind."""
-    for path in folder.glob(".*step-*"):
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def _optimiser(optimiser: torch.optim.Optimizer, names: Mapping[str, torch.nn.Parameter]) -> dict[str, Tensor]:

@@ -94,12 +94,18 @@ def train(job: Job) -> str | None:
         position, memory, best = checkpoint.restore(found, job.bare, optimiser, names)
     memory = {name: x.to(accelerator.device) for name, x in memory.items()}
     if accelerator.is_main_process:
-        checkpoint.sweep(job.folder.checkpoints)
-        job.folder.history(until=position.step or -1)  # before the first step everything is measured again
+        job.folder.rewind(position.step)
+    saved = position.step if found is not None else -1
 
     def save() -> None:
+        nonlocal saved
+        if position.step == saved:
+            return  # to write it once more would put away the whole one first
         if accelerator.is_main_process:
+            job.folder.flush()
             checkpoint.save(job.folder.checkpoints, position, job.bare.state(), optimiser, names, memory, best)
+        saved = position.step
+        if accelerator.is_main_process:
             checkpoint.prune(job.folder.checkpoints, settings.keep, best.get("step"))
         accelerator.wait_for_everyone()
 
@@ -113,7 +119,6 @@ def train(job: Job) -> str | None:
             best = {"step": position.step, "margin": line["margin"]}
             save()
 
-    saved = position.step if found is not None else -1
     with _Interrupt() as interrupt:
         try:
             for phase in range(position.phase, job.source.phases):
@@ -136,11 +141,11 @@ def train(job: Job) -> str | None:
                         state = followed(job.objective.shown(memory), levels)
                         _note(job, _line(position, settings, outcome, rate, seconds, len(plan)) | state)
                     job.report(position, len(plan), outcome, seconds)
-                    if settings.evaluate_every and position.step % settings.evaluate_every == 0:
-                        evaluate()
-                    if settings.save_every and position.step % settings.save_every == 0:
-                        save()
-                        saved = position.step
+                    with interrupt.deferred():  # what is measured after a step is in the checkpoint after that step
+                        if settings.evaluate_every and position.step % settings.evaluate_every == 0:
+                            evaluate()
+                        if settings.save_every and position.step % settings.save_every == 0:
+                            save()
                     interrupt.agree(accelerator)
                 position = Position(position.step, phase + 1, 0)
         except KeyboardInterrupt:
@@ -148,8 +153,7 @@ def train(job: Job) -> str | None:
                 with interrupt.deferred():
                     save()
             return "interrupted"
-        if position.step != saved:
-            save()
+        save()
         if memory:
             _note(job, {"kind": "state", "step": position.step, **whole(job.objective.shown(memory), levels)})
     return None
@@ -220,8 +224,8 @@ def _note(job: Job, line: Mapping[str, Any]) -> None:
 
 
 class _Interrupt:
-    """Ctrl-C and SIGTERM between two steps, never within one: half an update is no state to save. A second Ctrl-C during a
-    step is obeyed at once; the last checkpoint is then what the run goes on from."""
+    """Ctrl-C and SIGTERM between two steps, never within one or what is measured after it: half an update is no state to
+    save. A second Ctrl-C is obeyed at once; the last checkpoint is then what the run goes on from."""
 
     def __init__(self) -> None:
         self._busy = self._asked = False

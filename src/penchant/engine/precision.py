@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from penchant.errors import Refusal
 from penchant.files import cache_folder, fingerprint, read_json, write_json
 
 FASTER = 1.5
@@ -66,17 +67,39 @@ def choose(asked: Literal["auto", "fp32", "bf16"], device: torch.device) -> Prec
         if asked == "bf16" or (asked == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()):
             return Precision("bf16", "highest", {})
         return Precision("fp32", "highest", {})
-    kept = (
-        cache_folder() / f"precision-{fingerprint(platform.processor(), torch.__version__, torch.__config__.show())}.json"
-    )
-    measured = read_json(kept) if kept.exists() else _probe()
-    if not kept.exists():
-        write_json(kept, measured)
-    # Some library's float32 is twice as fast as the default's where the setting is called "medium"; where it errs more, it
-    # really is bf16 and is not taken.
-    matmul = "medium" if measured["medium_error"] <= EXACT * measured["highest_error"] else "highest"
+    measured = _measured()
+    matmul = "medium" if _medium_is_exact(measured) else "highest"
     fast = measured[f"{matmul}_seconds"] >= FASTER * measured["bf16_seconds"]
     return Precision(asked if asked != "auto" else ("bf16" if fast else "fp32"), matmul, measured)
+
+
+def still_right(kept: Precision, device: torch.device) -> None:
+    """Refuses a device on which a choice made elsewhere would compute something else under the same name."""
+    if kept.name == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise Refusal(
+            "this run began in bf16, which this device cannot compute. Go on where it began or on a device that can, or start "
+            "it anew with --overwrite."
+        )
+    if kept.matmul == "medium" and device.type == "cpu" and not _medium_is_exact(_measured()):
+        raise Refusal(
+            "this run began with the float32 products that torch calls 'medium', which were exact on that machine and are "
+            "rounded to 16 bits on this one. Go on where it began, or start it anew with --overwrite."
+        )
+
+
+def _medium_is_exact(measured: dict[str, float]) -> bool:
+    """Some library's float32 is twice as fast as the default's where the setting is called "medium"; where it errs more, it
+    really is bf16 and is not taken."""
+    return measured["medium_error"] <= EXACT * measured["highest_error"]
+
+
+def _measured() -> dict[str, float]:
+    """What the probe says of this machine's processor, once for all runs."""
+    name = fingerprint(platform.processor(), torch.__version__, torch.__config__.show())
+    kept = cache_folder() / f"precision-{name}.json"
+    if not kept.exists():
+        write_json(kept, _probe())
+    return read_json(kept)
 
 
 def _probe() -> dict[str, float]:

@@ -38,7 +38,7 @@ class FromRounds:
         self._rows: dict[int, Sequence[Mapping[str, Any]]] = {}
 
     def material(self, phase: int, step: int, begun: bool = False) -> Material:
-        made = self._round(phase)
+        made = self._round(phase, begun)
         self._rows[phase] = made.pairs.rows
         if self._anchors.accelerator.is_main_process:
             noted = any(line["kind"] == "round" and line["round"] == made.number for line in self._folder.history())
@@ -56,9 +56,14 @@ class FromRounds:
         kept = Kept(self._folder.rounds / f"prev-{made.number:04d}", begun) if phase else None
         return self._anchors.material(made.pairs.encoded, f"round {made.number}", self.annotators, kept)
 
-    def _round(self, phase: int) -> Round:
+    def _round(self, phase: int, begun: bool) -> Round:
         scorer, settings = self._anchors.scorer, self._settings
         path = self._folder.rounds / f"round-{phase + 1:04d}.jsonl"
+        if begun and not path.exists():
+            raise Refusal(
+                f"{path} is gone: what the policy said as round {phase + 1} began cannot be sampled again, for the policy has "
+                "moved on. Put the file back, or start the run anew with --overwrite."
+            )
         # One process samples; the others read what it wrote.
         if self._anchors.accelerator.is_main_process and not path.exists():
             self._anchors.progress(f"round {phase + 1}: sampling", 0, 1)
@@ -92,6 +97,6 @@ class FromRounds:
         """pairs.jsonl: what all rounds so far preferred, as feedback that `penchant align` reads."""
         for k in range(phase + 1):
             if k not in self._rows:
-                self._rows[k] = self._round(k).pairs.rows
+                self._rows[k] = self._round(k, begun=True).pairs.rows
         lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for k in range(phase + 1) for row in self._rows[k]]
         write(self._folder.pairs, "".join(line + "\n" for line in lines))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import cast
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -56,19 +57,19 @@ class Store:
             self._logp[j] = row[: self._lengths[j]].detach().to("cpu", torch.float32).clone()
 
     def recall(self, folder: Path, plan: Sequence[Shard]) -> None:
-        """Takes what earlier runs left of this plan in the folder."""
+        """Takes what earlier runs left of this plan in the folder. A file that is not what was written is not there."""
         for shard in plan:
-            path = folder / self._name(shard)
-            if path.exists():
-                places = self._inside(shard)
-                pieces = torch.split(load_file(path)["logp"], [self._lengths[j] for j in places])
-                for j, logp in zip(places, pieces, strict=True):
+            places = self._inside(shard)
+            lengths = [self._lengths[j] for j in places]
+            whole = _read(folder / self._name(shard))
+            if whole is not None and len(whole) == sum(lengths):
+                for j, logp in zip(places, torch.split(whole, lengths), strict=True):
                     self._logp[j] = logp.clone()
 
     def keep(self, shard: Shard, folder: Path) -> None:
         """Leaves a shard in the folder, whole or not at all."""
-        logp = [cast(Tensor, self._logp[j]) for j in self._inside(shard)]
-        write(folder / self._name(shard), save({"logp": torch.cat(logp)}))
+        logp = torch.cat([cast(Tensor, self._logp[j]) for j in self._inside(shard)])
+        write(folder / self._name(shard), save({"logp": logp, "sum": _sum(logp)}))
 
     def exchange(self, rows: Sequence[int], gather: Callable[[Tensor], Tensor]) -> None:
         """Gets the other ranks' share of these rows; `gather` sums a tensor over all ranks."""
@@ -97,6 +98,22 @@ class Store:
 
     def _places(self, rows: Sequence[int]) -> list[int]:
         return [j for i in rows for j in range(self._starts[i], self._starts[i + 1])]
+
+
+def _read(path: Path) -> Tensor | None:
+    """A shard's log-probs; None where there is no such file, or a disk gives back other bytes than it was given."""
+    try:
+        told = load_file(path)
+    except (FileNotFoundError, SafetensorError):
+        return None
+    if told.keys() != {"logp", "sum"} or not torch.equal(told["sum"], _sum(told["logp"])):
+        return None
+    return told["logp"]
+
+
+def _sum(logp: Tensor) -> Tensor:
+    """SHA-256 of the numbers, [32]."""
+    return torch.tensor(list(hashlib.sha256(logp.contiguous().numpy().tobytes()).digest()), dtype=torch.uint8)
 
 
 def shards(groups: Sequence[Group]) -> list[Shard]:

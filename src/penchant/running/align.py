@@ -63,7 +63,7 @@ class Alignment:
     ) -> None:
         self.model, self.data, self.objective, self.judge, self.unseen = model, data, objective, judge, unseen
         self.settings, self.voice, self.folder = settings, voice, RunFolder(output)
-        self.started = time.perf_counter()
+        self.started, self.earlier = time.perf_counter(), 0.0
         self.models = Models(model, settings)
         consistent(objective, settings, judge)
         torch.set_num_threads(settings.thread_count)
@@ -142,13 +142,16 @@ class Alignment:
                 pairs_after=measure.pairs(prepared.held_pairs, "held-out pairs"),
                 lists_after=measure.lists(prepared.held_lists, "held-out lists"),
                 samples_after=measure.samples(prepared.held_prompts),
-                seconds=time.perf_counter() - self.started,
+                seconds=self._seconds(),
             )
         return evidence, self._leave(loaded, evidence)
 
     def _so_far(self, evidence: RunEvidence, stopped: str | None) -> RunEvidence:
-        seconds = time.perf_counter() - self.started
-        return replace(evidence, history=self.folder.history(), seconds=seconds, stopped_by=stopped)
+        return replace(evidence, history=self.folder.history(), seconds=self._seconds(), stopped_by=stopped)
+
+    def _seconds(self) -> float:
+        """Since this process began, with the steps that were taken before it."""
+        return self.earlier + time.perf_counter() - self.started
 
     # --- stages
 
@@ -184,14 +187,25 @@ class Alignment:
             resumed = self.folder.claim(self.identity, self.settings.overwrite)
             if resumed and not self.folder.finished:
                 self.voice.say(f"{self.folder.path} holds this run, unfinished: going on from its last checkpoint.")
+                for damage in checkpoint.settle(self.folder.checkpoints):
+                    self.voice.say(damage)
+                reached = checkpoint.reached(self.folder.checkpoints)
+                steps = (line for line in self.folder.history() if line["kind"] == "step" and line["step"] <= reached)
+                self.earlier = sum(line["seconds"] for line in steps)
         self.accelerator.wait_for_everyone()
 
     def _choices(self, loaded: Loaded) -> tuple[Precision, dict[str, Any]]:
         """How this run computes: chosen by the first process at the first start, the same ever after and everywhere."""
         accelerator = self.accelerator
+        device, processes = accelerator.device, accelerator.num_processes
         if accelerator.is_main_process and not self.folder.choices:
-            made = choices.choose(loaded, self.settings, accelerator.device, accelerator.num_processes)
-            self.folder.record(self.identity, made)
+            self.folder.record(self.identity, choices.choose(loaded, self.settings, device, processes))
+        elif accelerator.is_main_process:
+            reached = checkpoint.reached(self.folder.checkpoints)
+            still, changed = choices.still(self.folder.choices, loaded, device, processes, reached)
+            if changed:
+                self.voice.say(f"not all is as it was, and last digits may differ from here on: {changed}")
+                self.folder.record(self.identity, still)
         accelerator.wait_for_everyone()
         chosen = self.folder.choices
         precision, self.models.scoring = choices.follow(chosen, loaded)

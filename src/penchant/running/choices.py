@@ -1,17 +1,23 @@
 """How a run computes on this machine: number format, the way responses are read, threads. Chosen once, by trying, and kept in
-the run's folder; a resumed run follows what is written there and tries nothing."""
+the run's folder; a resumed run follows what is written there, and where its surroundings have changed says so."""
 
 from __future__ import annotations
 
+import platform
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 
+import penchant
 from penchant.domains.models import Loaded
 from penchant.domains.paths import ScoringPath, probe
 from penchant.engine import precision as number_format
 from penchant.engine.precision import Precision
 from penchant.engine.settings import Settings
+from penchant.errors import Refusal
+from penchant.files import fingerprint
 from penchant.version import versions
 
 
@@ -24,14 +30,68 @@ def choose(loaded: Loaded, settings: Settings, device: torch.device, processes: 
     return {
         "precision": precision.to_json(),
         "scoring": scoring.to_json(),
-        "device": str(device),
-        "processes": processes,
         "threads": torch.get_num_threads(),
         "model": loaded.source,
         "parameters": sum(p.numel() for p in loaded.policy.parameters()),
         "trained_parameters": sum(p.numel() for _, p in loaded.policy.named_trainable()),
+        **surroundings(device, processes),
+    }
+
+
+def surroundings(device: torch.device, processes: int) -> dict[str, Any]:
+    """What nobody chose and numbers may hang on in their last digits."""
+    machine = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    if device.type == "cuda":
+        machine += f", {torch.cuda.get_device_name(device)}"
+    files = sorted(Path(penchant.__file__).parent.rglob("*.py"))
+    code = fingerprint(*(file.read_bytes() for file in files))[:12]
+    return {
+        "device": str(device),
+        "processes": processes,
+        "machine": machine,
+        "code": code,
         "versions": versions(),
     }
+
+
+def still(
+    choices: dict[str, Any], loaded: Loaded, device: torch.device, processes: int, step: int
+) -> tuple[dict[str, Any], str]:
+    """The choices of a run that goes on after `step`, with its surroundings as they are now, and what has changed in them, in
+    words. The choices stay; refuses surroundings in which they are wrong."""
+    here = surroundings(device, processes)
+    changed = ", ".join(
+        f"{name} {before} → {now}"
+        for (name, now), (_, before) in zip(_flat(here), _flat(choices, here), strict=True)
+        if before != now
+    )
+    if not changed:
+        return choices, ""
+    precision, path = Precision(**choices["precision"]), ScoringPath(**choices["scoring"])
+    number_format.still_right(precision, device)
+    precision.apply()
+    with precision.forward(device):
+        found = probe(loaded.policy)
+    if not found.bears(path):
+        raise Refusal(
+            f"this run began with {path}, which is no longer right here ({found}); since then: {changed}. Go on with what it "
+            "began with, or start it anew with --overwrite."
+        )
+    log = {**choices.get("changed", {}), f"after step {step}": changed}
+    return {**choices, **here, "changed": log}, changed
+
+
+def _flat(values: Mapping[str, Any], names: Mapping[str, Any] | None = None) -> list[tuple[str, Any]]:
+    """Names and values, of a table within as well; only and all of those in `names`."""
+    names = values if names is None else names
+    out: list[tuple[str, Any]] = []
+    for name, inner in names.items():
+        value = values.get(name)
+        if isinstance(inner, Mapping):
+            out += _flat(value if isinstance(value, Mapping) else {}, inner)
+        else:
+            out.append((name, value))
+    return out
 
 
 def follow(choices: dict[str, Any], loaded: Loaded) -> tuple[Precision, ScoringPath]:

@@ -26,9 +26,10 @@ class Models:
         self.name, self.settings = name, settings
         self.scoring: ScoringPath | None = None
         """How the run's models read responses, once that is chosen."""
+        self._fingerprint: str | None = None
 
     def load(self) -> Loaded:
-        """The policy as the run starts it, with the first values of a new adapter; the same at every call."""
+        """The policy as the run starts it, with the first values of a new adapter; the same at every call, or a refusal."""
         settings = self.settings
         set_seed(settings.seed)
         lora = None
@@ -38,6 +39,13 @@ class Models:
             targets = names if len(names) > 1 else settings.lora_targets
             lora = LoRA(settings.lora, settings.lora_alpha or 2 * settings.lora, targets)
         loaded = self._read(self.name, lora, settings.revision)
+        made = loaded.source["fingerprint"]
+        if self._fingerprint not in (None, made):
+            raise Refusal(
+                f"model {self.name!r} is no longer what it was when this run began, and the run is held against its start. Put "
+                "its files back; the same command then goes on."
+            )
+        self._fingerprint = made
         if self.scoring is not None:  # a copy says what the policy says only if it reads as the policy does
             loaded.policy.follow(self.scoring)
         return loaded
