@@ -247,7 +247,7 @@ def test_a_model_that_counts_positions_itself_shares_nothing():
 
 def test_rows_beyond_what_was_probed_are_padded():
     policy = TextPolicy(built("mistral, a window"), TOKENIZER, longest=WINDOW)
-    assert policy.scoring_path == ScoringPath("tree", "hidden", reach=WINDOW)
+    assert policy.scoring_path == ScoringPath("tree", "hidden", reach=WINDOW, decodes=True)
     short, long = rows((3, (3, 2))), rows((3, (4, 2)))
     assert policy.scoring_path.reaches(short.contexts, short.responses)
     assert not policy.scoring_path.reaches(long.contexts, long.responses)

@@ -245,6 +245,8 @@ class Samples:
     """Whether a response ended by itself rather than by the length limit."""
     logp: Scored | None
     """log π of the sampled ids at temperature 1, from the same function that training uses; None where not asked for."""
+    drawn: Scored | None = None
+    """The same as the sampler saw it while it drew: another computation, so that the two can be compared."""
 
 
 class Domain(Protocol):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from penchant.domains.reading import Plain, Shared
 from penchant.errors import Refusal
 from penchant.words import brief
 
@@ -27,6 +28,18 @@ SCALES = ("logit_scale", "logits_scaling", "lm_head_multiplier", "output_multipl
 CAP = "final_logit_softcapping"
 """Numbers of a config that may limit what a token sees or change its logits. They are tried, never believed."""
 
+WRONG = (
+    Refusal,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What a model may answer to a path that is not for it."""
+
 Example = tuple[list[Tensor], list[list[Tensor]]]
 
 
@@ -43,6 +56,8 @@ class ScoringPath:
     cap: float | None = None
     reach: int | None = None
     """Tokens of prompt and response up to which this was probed; longer rows are padded. None: any."""
+    decodes: bool = False
+    """Whether sampling keeps a prompt's keys and values once for all of its answers."""
     said: str = ""
     """Why nothing faster was taken."""
 
@@ -86,7 +101,8 @@ def probe(policy: TextPolicy) -> ScoringPath:
         for name in ("tree", "packed"):
             wrong = _wrong(policy, replace(found, name=name), example)
             if wrong is None:
-                return replace(found, name=name, reach=reach, said="; ".join(said))
+                decodes = _decodes(policy, replace(found, name=name, decodes=True), example)
+                return replace(found, name=name, reach=reach, decodes=decodes, said="; ".join(said))
             said.append(f"{name}: {wrong}")
         return replace(found, name="padded", said="; ".join(said))
     finally:
@@ -121,18 +137,37 @@ def _wrong(policy: TextPolicy, path: ScoringPath, example: Example) -> str | Non
             return "another response's tokens change a response's log-probs"
         if not torch.equal(policy.plainly(*example)["logp"], padded):
             return "the model's own attention is not what it was"
-    except (
-        Refusal,
-        ArithmeticError,
-        AssertionError,
-        AttributeError,
-        LookupError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except WRONG as error:
         return f"{type(error).__name__}: {brief(str(error), 200)}"
     return None
+
+
+def _decodes(policy: TextPolicy, path: ScoringPath, example: Example) -> bool:
+    """Whether answers to prompts that are kept once have the logits that the model's own cache gives them, token by token,
+    also after one of them has ended."""
+    device, low = policy.device.type, next(policy.parameters()).dtype not in (torch.float32, torch.float64)
+    contexts, (answers, *_) = example
+    fed = torch.stack([y[:5] for y in (answers[0], answers[1], answers[1], answers[0])]).to(policy.device)
+    stay = torch.tensor([0, 2, 3], device=policy.device)
+    try:
+        for autocast in sorted({False, torch.is_autocast_enabled(device)}):
+            with torch.autocast(device, torch.get_autocast_dtype(device), enabled=autocast):
+                said: list[list[Tensor]] = []
+                for reader in (Plain, Shared):
+                    policy.follow(path)
+                    going, z = reader.begin(policy, contexts, 2, 5)
+                    seen = [z]
+                    for step in range(5):
+                        if step == 2:
+                            going.keep(stay)
+                        seen.append(going.read((fed if step < 2 else fed[stay])[:, step]))
+                    said.append([z.double().log_softmax(-1) for z in seen])
+            error = max(float((a - b).abs().max()) for a, b in zip(*said, strict=True))
+            if not error <= (ROUGH if autocast or low else EXACT):
+                return False
+    except WRONG:
+        return False
+    return True
 
 
 def _head(policy: TextPolicy, tokens: Tensor) -> ScoringPath:

@@ -15,10 +15,11 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging
 
 from penchant.domains.base import Sparse, Want, masks
+from penchant.domains.decoding import Growing
 from penchant.domains.extras import SECOND
 from penchant.domains.logits import Head, Rows, chunked_values, placed, row_values
 from penchant.domains.paths import ScoringPath, probe
-from penchant.domains.tree import OVER, Layout, collate, pack, pad
+from penchant.domains.tree import OVER, Layout, Tree, collate, pack, pad
 from penchant.errors import Refusal, nearest
 
 REFERENCE = "reference"
@@ -195,6 +196,18 @@ class TextPolicy(nn.Module):
             extra["logits_to_keep"] = keep
         out = self.model(input_ids=tokens, attention_mask=attention, past_key_values=cache, use_cache=keep_cache, **extra)
         return out.logits[:, -keep:], out.past_key_values if keep_cache else None
+
+    def follow_up(
+        self, tokens: Tensor, positions: Tensor, tree: Tree | Growing, cache: Growing, source: Tensor | None = None
+    ) -> Tensor:
+        """Logits [sequences, places, vocabulary] of tokens that attend by `tree`, at the places in `source` of a packed
+        sequence, or at the last place of each."""
+        how: dict[str, Any] = {"position_ids": positions} if self._takes_positions else {}
+        if self._keeps_logits:
+            how["logits_to_keep"] = 1 if source is None else source
+        nothing = torch.zeros(1, 1, 1, 1, dtype=torch.bool, device=self.device)  # which the model passes on as it is
+        out = self.model(input_ids=tokens, attention_mask=nothing, past_key_values=cache, use_cache=True, tree=tree, **how)
+        return out.logits if self._keeps_logits else out.logits[:, -1:] if source is None else out.logits[:, source]
 
     # --- the reference
 

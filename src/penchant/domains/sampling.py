@@ -1,17 +1,32 @@
 """Sampling from a text policy: each prompt is read once for all of its samples, and every sample has random numbers of its
-own, so what a prompt gets does not hang on what else is in the batch. Nothing is scored or decoded here."""
+own, so what a prompt gets does not hang on what else is in the batch. Nothing is judged or decoded here."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from penchant.domains.policy import TextPolicy
-from penchant.domains.tree import collate
+from penchant.domains.products import laid_out
+from penchant.domains.reading import begin
+
+DROP = 8
+"""Answers that have ended are read no further once they are one in so many: letting them go moves the others' memory."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """One sampled answer."""
+
+    ids: Int[Tensor, "tokens"]
+    """The tokens that were drawn, the stop token among them."""
+    logp: Float[Tensor, "tokens"]
+    """log π of each at temperature 1, as the sampler saw it while it drew."""
 
 
 @torch.no_grad()
@@ -26,15 +41,20 @@ def generate(
     top_p: float,
     seed: int,
     batch: int,
-) -> list[list[Tensor]]:
+    numbers: Sequence[int] | None = None,
+) -> list[list[Answer]]:
     """`count` answers of at most `limit` tokens to each prompt's ids, int64, each ending in one of `stops` unless it was
-    cut. `batch` is how many tokens are held at once."""
-    out: list[list[Tensor]] = [[] for _ in prompts]
-    for rows in by_size([count * (len(prompt) + limit) for prompt in prompts], batch):
-        noise = torch.stack([_uniform(seed, i, k, limit) for i in rows for k in range(count)])
-        answers = _answers(policy, [prompts[i] for i in rows], stops, count, limit, temperature, top_p, noise)
-        for place, i in enumerate(rows):
-            out[i] = answers[place * count : (place + 1) * count]
+    cut. `batch` is how many tokens are held at once. `numbers`: the i of each prompt, from which and seed and k the random
+    numbers of its sample k are made; its place here, where these are all."""
+    out: list[list[Answer]] = [[] for _ in prompts]
+    numbers = range(len(prompts)) if numbers is None else numbers
+    assert policy.scoring_path is not None  # probed, if it was not, with the model's layers as they are
+    with laid_out(policy.plain_model):
+        for rows in by_size([len(prompt) + count * limit for prompt in prompts], batch):
+            noise = torch.stack([_uniform(seed, numbers[i], k, limit) for i in rows for k in range(count)])
+            answers = _answers(policy, [prompts[i] for i in rows], stops, count, limit, temperature, top_p, noise)
+            for place, i in enumerate(rows):
+                out[i] = answers[place * count : (place + 1) * count]
     return out
 
 
@@ -47,47 +67,52 @@ def _answers(
     temperature: float,
     top_p: float,
     noise: Float[Tensor, "n limit"],
-) -> list[Tensor]:
-    device = policy.device
-    ends = torch.tensor(sorted(stops), device=device)
-    tokens, attention, _ = collate(prompts, [prompt[:0] for prompt in prompts], device)
-    z, cache = policy.read(tokens, attention, 1, keep_cache=True)
-    if count > 1:
-        cache.batch_repeat_interleave(count)
-    z, attention = z[:, -1].repeat_interleave(count, 0), attention.repeat_interleave(count, 0)
-    going = torch.arange(len(z), device=device)  # which answer each row of the cache belongs to
-    noise = noise.to(device)
-    out: list[list[int]] = [[] for _ in range(len(z))]
+) -> list[Answer]:
+    ends = torch.tensor(sorted(stops), device=policy.device)
+    reader, z = begin(policy, prompts, count, limit)
+    going = torch.arange(len(z), device=policy.device)  # which answer each row of the reader belongs to
+    noise = noise.to(policy.device)
+    ids = torch.zeros(len(z), limit, dtype=torch.long, device=policy.device)
+    logp = torch.zeros(len(z), limit, device=policy.device)
+    ended = torch.zeros(len(z), dtype=torch.bool, device=policy.device)
+    lengths = torch.full((len(z),), limit, device=policy.device)
     for step in range(limit):
-        token = pick(z, noise[going, step], temperature, top_p)
-        for answer, chosen in zip(going.tolist(), token.tolist(), strict=True):
-            out[answer].append(chosen)
-        stay = (~torch.isin(token, ends)).nonzero()[:, 0]
+        with torch.autocast(policy.device.type, enabled=False):
+            token, said = pick(z.float(), noise[going, step], temperature, top_p)
+        ids[going, step], logp[going, step] = token, said
+        stop = torch.isin(token, ends) & ~ended[going]
+        lengths[going[stop]] = step + 1
+        ended[going[stop]] = True
+        stay = (~ended[going]).nonzero()[:, 0]
         if step + 1 == limit or len(stay) == 0:
             break
-        if len(stay) < len(going):  # rows that have ended are read no further
-            cache.batch_select_indices(stay)
-            going, token, attention = going[stay], token[stay], attention[stay]
-        attention = torch.nn.functional.pad(attention, (0, 1), value=1)
-        z, cache = policy.read(token[:, None], attention, 1, cache, keep_cache=True)
-        z = z[:, -1]
-    return [torch.tensor(answer, dtype=torch.long) for answer in out]
+        if DROP * (len(going) - len(stay)) >= len(going):
+            reader.keep(stay)
+            going, token = going[stay], token[stay]
+        z = reader.read(token)
+    kept = zip(ids.cpu(), logp.cpu(), lengths.tolist(), strict=True)
+    return [Answer(row[:n].clone(), said[:n].clone()) for row, said, n in kept]
 
 
-def pick(z: Float[Tensor, "n vocabulary"], noise: Float[Tensor, "n"], temperature: float, top_p: float) -> Int[Tensor, "n"]:
-    """One token per row of logits: the likeliest at temperature 0, else the one at which the cumulative probability passes
-    `noise`, uniform in [0, 1). `top_p` < 1 keeps the fewest likeliest tokens that reach it (Holtzman et al. 2020)."""
+def pick(
+    z: Float[Tensor, "n vocabulary"], noise: Float[Tensor, "n"], temperature: float, top_p: float
+) -> tuple[Int[Tensor, "n"], Float[Tensor, "n"]]:
+    """One token per row of logits, and its log-prob at temperature 1: the likeliest at temperature 0, else the one at which
+    the cumulative probability passes `noise`, uniform in [0, 1). `top_p` < 1 keeps the fewest likeliest tokens that reach
+    it (Holtzman et al. 2020)."""
     if temperature == 0:
-        return z.argmax(-1)
-    p = (z.double() / temperature).softmax(-1)
-    order = None
-    if top_p < 1:
-        p, order = p.sort(-1, descending=True)
-        p = torch.where(p.cumsum(-1) - p < top_p, p, 0.0)
-    reached = p.cumsum(-1)
-    token = torch.searchsorted(reached, (noise[:, None] * reached[:, -1:]).contiguous(), right=True)
-    token = token.clamp(max=z.shape[-1] - 1)
-    return (token if order is None else order.gather(-1, token))[:, 0]
+        token = z.argmax(-1)
+    else:
+        p = (z if temperature == 1 else z / temperature).softmax(-1)
+        order = None
+        if top_p < 1:
+            p, order = p.sort(-1, descending=True)
+            p = torch.where(p.cumsum(-1, dtype=torch.float64) - p < top_p, p, 0.0)
+        reached = p.cumsum(-1, dtype=torch.float64)
+        token = torch.searchsorted(reached, (noise[:, None] * reached[:, -1:]).contiguous(), right=True)
+        token = token.clamp(max=z.shape[-1] - 1)
+        token = (token if order is None else order.gather(-1, token))[:, 0]
+    return token, z.gather(-1, token[:, None])[:, 0] - z.logsumexp(-1)
 
 
 def _uniform(seed: int, prompt: int, sample: int, limit: int) -> Float[Tensor, "limit"]:

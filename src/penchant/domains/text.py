@@ -219,7 +219,7 @@ class Text:
         trained = inner.training
         inner.eval()
         try:
-            answers = generate(
+            drawn = generate(
                 inner,
                 prompts,
                 stops=self.chat.stops,
@@ -230,6 +230,7 @@ class Text:
                 seed=seed,
                 batch=batch,
             )
+            answers = [[answer.ids for answer in row] for row in drawn]
             unknown = torch.full((len(prompts) * count,), torch.nan)
             encoded = Encoded(
                 data=Rollouts,
@@ -244,7 +245,7 @@ class Text:
             inner.train(trained)
         texts = tuple(tuple(row) for row in self.texts(encoded))
         stopped = tuple(tuple(int(answer[-1]) in self.chat.stops for answer in row) for row in answers)
-        return Samples(encoded, texts, stopped, logp)
+        return Samples(encoded, texts, stopped, logp, _table([answer.logp for row in drawn for answer in row]))
 
     def _under(self, prompt: Prompt, goal: float | int | None) -> Prompt:
         """The prompt as it is put with a goal; a model that was not trained towards goals has none."""
@@ -312,6 +313,14 @@ def _taught(encoded: Encoded) -> list[Sparse]:
                 f"row {number}: the teacher's advantages are of {len(taught.rest)} steps, the response of {steps}."
             )
     return flat
+
+
+def _table(rows: Sequence[Tensor]) -> Scored:
+    """Log-probs of responses of unequal lengths."""
+    mask = masks([len(row) for row in rows])
+    out = torch.zeros(mask.shape)
+    out[mask] = torch.cat([torch.zeros(0), *rows])
+    return Scored(out, mask)
 
 
 def _wholes(row: Row) -> list[bool]:

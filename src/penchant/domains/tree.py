@@ -3,7 +3,7 @@ attention that keeps them apart. Which models this is right for is probed elsewh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,6 +100,12 @@ class Tree:
             sees &= distance < window
         return sees[None, None].to(self.device)
 
+    def attend(
+        self, module: nn.Module, query: Queries, key: Keys, value: Values, **how: Any
+    ) -> Float[Tensor, "batch queries heads width"]:
+        """What a layer makes of its queries, keys and values, block by block."""
+        return _by_blocks(query, key, value, self, **how)
+
 
 @dataclass(frozen=True, eq=False)
 class Layout:
@@ -174,8 +180,8 @@ def over_sdpa(
     module: nn.Module, query: Queries, key: Keys, value: Values, attention_mask: Tensor | None, **how: Any
 ) -> tuple[Tensor, None]:
     """What a layer calls in place of "sdpa": the same, but by the tree's blocks where the forward was given a tree."""
-    if how.get("tree") is not None:
-        return _by_blocks(query, key, value, **how), None
+    if (tree := how.pop("tree", None)) is not None:
+        return tree.attend(module, query, key, value, **how), None
     return sdpa_attention_forward(module, query, key, value, attention_mask, **how)
 
 
@@ -183,8 +189,8 @@ def over_eager(
     module: nn.Module, query: Queries, key: Keys, value: Values, attention_mask: Tensor | None, **how: Any
 ) -> tuple[Tensor, None]:
     """What a layer calls in place of "eager", which is written out in every model's own file. The probe compares."""
-    if how.get("tree") is not None:
-        return _by_blocks(query, key, value, **how), None
+    if (tree := how.pop("tree", None)) is not None:
+        return tree.attend(module, query, key, value, **how), None
     scaling, softcap = how.get("scaling"), how.get("softcap")
     return _written_out(query, _repeated(key, query), _repeated(value, query), attention_mask, scaling, softcap), None
 
@@ -202,9 +208,7 @@ def _by_blocks(
 ) -> Float[Tensor, "batch queries heads width"]:
     """Never one mask over the whole sequence: what is computed grows with its rows, not with its square. Raises Refusal on an
     argument it does not know, for that might change what is attended to."""
-    unknown = sorted(name for name, x in others.items() if x is not None and name not in _HARMLESS)
-    if unknown or dropout:
-        raise Refusal(f"attention by trees knows nothing of {', '.join(unknown) or 'dropout'}.")
+    refuse_unknown(others, dropout)
     key, value = _repeated(key, query), _repeated(value, query)
     out = []
     for block in tree.blocks:
@@ -223,17 +227,29 @@ def _by_blocks(
     return torch.cat(out, 1)
 
 
+def refuse_unknown(others: Mapping[str, Any], dropout: float) -> None:
+    """Raises Refusal where a layer says more than we know how to attend by."""
+    unknown = sorted(name for name, x in others.items() if x is not None and name not in _HARMLESS)
+    if unknown or dropout:
+        raise Refusal(f"attention by trees knows nothing of {', '.join(unknown) or 'dropout'}.")
+
+
 def _written_out(
     query: Queries, key: Keys, value: Values, mask: Tensor | None, scaling: float | None, softcap: float | None
 ) -> Float[Tensor, "batch queries heads width"]:
     """softmax(cap · tanh(q kᵀ · scaling / cap) + mask) v, the softmax in float32."""
     z = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
     if softcap is not None:
-        z = torch.tanh(z / softcap) * softcap
+        z = capped(z, softcap)
     if mask is not None:
         z = z + mask
     p = z.softmax(-1, dtype=torch.float32).to(query.dtype)
     return (p @ value).transpose(1, 2).contiguous()
+
+
+def capped(z: Tensor, cap: float) -> Tensor:
+    """cap · tanh(z / cap)."""
+    return torch.tanh(z / cap) * cap
 
 
 def _repeated(x: Values, query: Queries) -> Float[Tensor, "batch heads keys width"]:
