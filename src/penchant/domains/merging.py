@@ -39,6 +39,11 @@ def merge(contexts: Sequence[Tensor], responses: Responses, alike: bool = True) 
     return Merged(list(first.values()), [list(some.values()) for some in made.values()], place)
 
 
+def unmerged(contexts: Sequence[Tensor], responses: Responses) -> Merged:
+    """Rows as they were given."""
+    return Merged(list(contexts), [list(ys) for ys in responses], list(range(sum(map(len, responses)))))
+
+
 def parts(contexts: Sequence[Tensor], responses: Responses, share: bool, alike: bool = True) -> list[dict[Part, int]]:
     """Tokens that are read of each row, by what they belong to: its prompt, once or with every response (share), and each
     response but for its last token, which is not read."""

@@ -17,6 +17,7 @@ from penchant.domains import smollm2
 from penchant.domains.chat import Template
 from penchant.domains.policy import REFERENCE, TextPolicy, without_bars
 from penchant.domains.text import Text, TooLong
+from penchant.domains.trunk import Split
 from penchant.errors import Refusal
 from penchant.feedback.goals import Goals
 from penchant.words import brief
@@ -59,6 +60,7 @@ def load(
     name: str | Path,
     *,
     lora: LoRA | None = None,
+    top: int | None = None,
     revision: str | None = None,
     allow_bin: bool = False,
     template: Template = "auto",
@@ -67,13 +69,17 @@ def load(
     dtype: torch.dtype = torch.float32,
 ) -> Loaded:
     """`name`: a folder, a hub id or "smollm2". A folder with an adapter continues that adapter, held against a frozen copy
-    of it; `lora` begins a new one; otherwise the whole model trains. `max_length`: tokens of prompt and response, at most
-    the positions the model has. Raises Refusal."""
+    of it; `lora` begins a new one; otherwise the whole model trains. `top`: of all that, only what lies in so many upper
+    layers trains (`TextPolicy.freeze_below`). `max_length`: tokens of prompt and response, at most the positions the model
+    has. Raises Refusal."""
     folder, base, adapter, commit = _places(str(name), lora, revision, allow_bin)
     model, tokenizer = _read(str(name), base, adapter, allow_bin, dtype)
     with warnings.catch_warnings():  # peft asks transformers by a name that is on its way out
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-        tuned, reference = _adapted(model, lora, adapter)
+        warnings.filterwarnings(
+            "ignore", "You have passed exclude_modules", UserWarning
+        )  # where the targets lie above anyway
+        tuned, reference = _adapted(model, lora, adapter, None if top is None else Split.of(model, top).kept_out(model))
 
     stops = model.generation_config.eos_token_id if model.generation_config is not None else None
     eos = [] if stops is None else [stops] if isinstance(stops, int) else list(stops)
@@ -100,6 +106,8 @@ def load(
         "stop": domain.chat.stop_text,
         "max_length": domain.max_length,
     }
+    if top is not None:
+        policy.freeze_below(top, source["fingerprint"])
     return Loaded(policy, domain, source)
 
 
@@ -189,10 +197,10 @@ def _weights(folder: Path, allow_bin: bool, stem: str) -> Literal["safetensors",
 
 
 def _adapted(
-    model: Any, lora: LoRA | None, adapter: Path | None
+    model: Any, lora: LoRA | None, adapter: Path | None, without: str | None
 ) -> tuple[nn.Module, Literal["adapter off", "copy"] | None]:
     """The module that trains, and what its reference is: the model without the new adapter, or a frozen copy of the given
-    one. A model that trains whole has none of its own."""
+    one. A model that trains whole has none of its own. without: a regular expression for modules that get no adapter."""
     from peft import LoraConfig, PeftModel, get_peft_model
 
     if adapter is not None:
@@ -204,8 +212,18 @@ def _adapted(
     if lora is None:
         return model, None
     targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
-    config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=targets, lora_dropout=0.0, task_type="CAUSAL_LM")
-    return get_peft_model(model, config), "adapter off"
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        target_modules=targets,
+        exclude_modules=without,
+        lora_dropout=0.0,
+        task_type="CAUSAL_LM",
+    )
+    try:
+        return get_peft_model(model, config), "adapter off"
+    except ValueError as error:
+        raise Refusal(f"LoRA(targets={lora.targets!r}): {brief(str(error), 300)}") from error
 
 
 def _weight_files(folder: Path) -> list[Path]:

@@ -60,6 +60,8 @@ class ScoringPath:
     """Whether sampling keeps a prompt's keys and values once for all of its answers."""
     said: str = ""
     """Why nothing faster was taken."""
+    trunk: int = 0
+    """Layers below those that train: what they make of a row is rounded, and kept."""
 
     def reaches(self, contexts: Sequence[Tensor], responses: Sequence[Sequence[Tensor]]) -> bool:
         """Whether rows of this length were probed."""
@@ -78,6 +80,7 @@ class ScoringPath:
 
     def __str__(self) -> str:
         told = {"tree": "prompts shared and rows packed", "packed": "rows packed", "padded": "rows padded"}[self.name]
+        told += f", over {self.trunk} frozen layers" if self.trunk else ""
         return f"{told}{'' if self.head == 'hidden' else ', logits by the model'}{f' ({self.said})' if self.said else ''}"
 
 
@@ -96,15 +99,19 @@ def probe(policy: TextPolicy) -> ScoringPath:
     policy.follow(ScoringPath("padded", "logits"))
     try:
         with torch.autocast(device, enabled=False):
-            found = _head(policy, example[0][0])
+            found = replace(_head(policy, example[0][0]), trunk=0 if policy.trunk is None else policy.trunk.split.frozen)
         said = [found.said] if found.said else []
-        for name in ("tree", "packed"):
-            wrong = _wrong(policy, replace(found, name=name), example)
-            if wrong is None:
-                decodes = _decodes(policy, replace(found, name=name, decodes=True), example)
-                return replace(found, name=name, reach=reach, decodes=decodes, said="; ".join(said))
-            said.append(f"{name}: {wrong}")
-        return replace(found, name="padded", said="; ".join(said))
+        with policy.unkept():
+            for name in ("tree", "packed"):
+                wrong = _wrong(policy, replace(found, name=name), example)
+                if wrong is None:
+                    decodes = _decodes(policy, replace(found, name=name, decodes=True), example)
+                    return replace(found, name=name, reach=reach, decodes=decodes, said="; ".join(said))
+                said.append(f"{name}: {wrong}")
+            padded = replace(found, name="padded", said="; ".join(said))
+            if policy.trunk is not None and (wrong := _wrong(policy, padded, example)) is not None:
+                raise Refusal(f"top:{policy.trunk.top}: over frozen layers it is not the model it is as a whole: {wrong}.")
+        return padded
     finally:
         policy.follow(before or ScoringPath("padded", "logits"))
         policy.path = before

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from penchant.domains.extras import SECOND
 from penchant.domains.logits import Head, Rows, chunked_values, placed, row_values
 from penchant.domains.paths import ScoringPath, probe
 from penchant.domains.tree import OVER, Layout, Tree, collate, pack, pad
+from penchant.domains.trunk import Trunk
 from penchant.errors import Refusal, nearest
 
 REFERENCE = "reference"
@@ -60,6 +61,8 @@ class TextPolicy(nn.Module):
         self.longest = longest
         self.path: ScoringPath | None = None
         """How responses are read; probed at the first use, unless `follow` has said it."""
+        self.trunk: Trunk | None = None
+        """The layers that stay as they are, where only those above them train."""
         takes = inspect.signature(self.plain_model.forward).parameters
         self._keeps_logits = "logits_to_keep" in takes
         self._takes_positions = "position_ids" in takes
@@ -99,15 +102,16 @@ class TextPolicy(nn.Module):
         path = self.scoring_path
         if path.name != "padded" and path.reaches(contexts, responses):
             layout = pack(contexts, responses, path.name == "tree", self.device)
-        elif path.head == "logits":
+        elif path.head == "logits" and self.trunk is None:
             return self.plainly(contexts, responses, want, advantages)
         else:
             layout = pad(contexts, responses, self.device)
         flat = [y for ys in responses for y in ys]
-        rows, ref = self._rows(layout), None
+        below = None if self.trunk is None else self.trunk.made(self, contexts, responses, layout)
+        rows, ref = self._rows(layout, below), None
         if want.values & SECOND:
             with self._reference() as reference:
-                ref = reference._rows(layout)
+                ref = reference._rows(layout, below)
         mask = masks([len(y) for y in flat]).to(self.device)
         return placed(row_values(rows, torch.cat(flat).to(self.device), want, ref, advantages), mask)
 
@@ -150,9 +154,8 @@ class TextPolicy(nn.Module):
             copy.follow(path)
         return path
 
-    def _rows(self, layout: Layout) -> Rows:
-        """What predicts every answer's token, through the model's body and our head or through the model as it is."""
-        assert self.path is not None
+    def inputs(self, layout: Layout) -> dict[str, Any]:
+        """What the model is given to read a layout."""
         how: dict[str, Any] = {"input_ids": layout.tokens, "attention_mask": layout.mask, "use_cache": False}
         if self._takes_positions:
             how["position_ids"] = layout.positions
@@ -163,16 +166,25 @@ class TextPolicy(nn.Module):
                 raise Refusal(
                     f"this model's attention was changed to {attention!r} since its policy chose how to read rows."
                 )
+        return how
+
+    def _rows(self, layout: Layout, below: Tensor | None) -> Rows:
+        """What predicts every answer's token, through the model's body and our head or through the model as it is. below: what
+        the frozen layers made of the layout, [sequences, tokens, size]."""
+        assert self.path is not None
+        how, model = self.inputs(layout), self.plain_model
+        if self.trunk is not None and below is not None:
+            model = self.trunk.split.above(model, below)
         every = torch.arange(len(layout.source), device=self.device)
         if self.path.head == "hidden":
-            made = self.plain_model.base_model(**how).last_hidden_state
-            head = self.plain_model.get_output_embeddings()
+            made = model.base_model(**how).last_hidden_state
+            head = model.get_output_embeddings()
             return Rows(
                 made.flatten(0, 1)[layout.source], every, Head(head.weight, head.bias, self.path.scale, self.path.cap)
             )
-        if self._keeps_logits:
-            return Rows(self.model(**how, logits_to_keep=layout.source).logits[0], every)
-        return Rows(self.model(**how).logits[0, layout.source], every)
+        if self._keeps_logits and layout.tree is not None:
+            return Rows(model(**how, logits_to_keep=layout.source).logits[0], every)
+        return Rows(model(**how).logits.flatten(0, 1)[layout.source], every)
 
     @contextmanager
     def _reference(self) -> Iterator[TextPolicy]:
@@ -247,6 +259,19 @@ class TextPolicy(nn.Module):
                 p.requires_grad_(trains[name])
 
     # --- what trains, and what is kept
+
+    def freeze_below(self, top: int, name: str | None = None) -> None:
+        """From now on only the last `top` decoder layers train, and the final norm above them (of an adapter, what it has in
+        these layers); embedding and head, tied or not, stay as they are with the layers below. Those run once for each row
+        that is scored. name: of the weights, by content, under which the hidden states they make are kept on disk; None
+        keeps nothing. Raises Refusal where the model cannot be split there."""
+        self.trunk = Trunk(self, top, name)
+
+    @contextmanager
+    def unkept(self) -> Iterator[None]:
+        """In here nothing that is scored is left on disk or taken from it."""
+        with nullcontext() if self.trunk is None else self.trunk.unkept():
+            yield
 
     def named_trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The parameters that train, by name; tied ones once."""

@@ -17,7 +17,7 @@ from penchant.domains import chat as chat_module
 from penchant.domains.base import Cost, Encoded, Samples, Sparse, Want, masks
 from penchant.domains.chat import Chat, Template, Unfit
 from penchant.domains.extras import ADVANTAGE, SECOND, check
-from penchant.domains.merging import merge, parts
+from penchant.domains.merging import merge, parts, unmerged
 from penchant.domains.policy import PLAIN, unwrap
 from penchant.domains.sampling import generate
 from penchant.errors import Refusal
@@ -170,7 +170,10 @@ class Text:
         if any(len(context) == 0 or len(response) == 0 for context, response in flat):
             raise Refusal("a response without tokens, or under a prompt without tokens, cannot be scored.")
         taught = _taught(encoded) if ADVANTAGE in want.values else None
-        merged = merge(encoded.contexts, encoded.responses, alike=taught is None)
+        # What a frozen trunk makes of a row is kept by the row: it must not hang on what else is scored now.
+        apart = unwrap(policy).trunk is not None
+        rows = (encoded.contexts, encoded.responses)
+        merged = unmerged(*rows) if apart else merge(*rows, alike=taught is None)
         advantages = None
         if taught is not None:  # each in the order of its response among the merged
             places = sorted(range(len(flat)), key=lambda i: merged.place[i])
@@ -184,12 +187,14 @@ class Text:
 
     def cost(self, policy: nn.Module, encoded: Encoded) -> Cost:
         """Tokens that are read to score each row: the prompt once for all of its responses, or once for each of them; the
-        last token of a response is not read. Rows of one prompt have it in common, and equal responses to it."""
+        last token of a response is not read. Rows of one prompt have it in common, and equal responses to it, but
+        over a frozen trunk, whose rows are read apart."""
         path = unwrap(policy).scoring_path
         if path.name == "padded":
             return Cost(encoded.sizes, padded=True)
         found = parts(encoded.contexts, encoded.responses, path.name == "tree", alike=encoded.advantages is None)
-        return Cost([sum(some.values()) for some in found], padded=False, parts=found)
+        apart = unwrap(policy).trunk is not None
+        return Cost([sum(some.values()) for some in found], padded=False, parts=() if apart else found)
 
     # --- sample
 

@@ -4,9 +4,11 @@ It holds no method's hyper-parameters (those are the objective's own fields) and
 from __future__ import annotations
 
 import os
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from penchant.errors import Refusal, nearest
 
@@ -14,6 +16,12 @@ Whole = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Above = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def _part(said: str) -> str:
+    if not re.fullmatch(r"all|top:[1-9][0-9]*", said):
+        raise PydanticCustomError("part", "what trains must be 'all', or so many upper layers as in 'top:6'")
+    return said
 
 
 class Settings(BaseModel):
@@ -48,6 +56,9 @@ class Settings(BaseModel):
     """Torch threads; 0 takes OMP_NUM_THREADS where it is set, else one per core."""
 
     # Model
+    train: Annotated[str, AfterValidator(_part)] = "all"
+    """What trains: all, or top:N, the last N layers with the final norm. Then the layers below, the embedding and the head
+    stay as they are; what they make of a row is computed once and kept in the cache. With lora: where adapters go."""
     history: tuple[str, ...] = ()
     """Saved models or adapters of earlier phases, newest first, for objectives that are held against a history."""
     lora: Count = 0
@@ -136,6 +147,11 @@ class Settings(BaseModel):
         # OpenMP allows a list, whose first number is for threads that are not nested
         said = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
         return self.threads or (int(said) if said.isdecimal() else 0) or os.cpu_count() or 1
+
+    @property
+    def top(self) -> int | None:
+        """How many upper layers train; None: all of the model."""
+        return None if self.train == "all" else int(self.train.removeprefix("top:"))
 
     def identity(self) -> dict[str, Any]:
         """What decides the run's results: its weights, and what is measured before and after, which must be measured alike.

@@ -38,7 +38,7 @@ class Models:
             # peft reads a single string as a regular expression, or as its own word all-linear
             targets = names if len(names) > 1 else settings.lora_targets
             lora = LoRA(settings.lora, settings.lora_alpha or 2 * settings.lora, targets)
-        loaded = self._read(self.name, lora, settings.revision)
+        loaded = self._read(self.name, lora, settings.top, settings.revision)
         made = loaded.source["fingerprint"]
         if self._fingerprint not in (None, made):
             raise Refusal(
@@ -72,11 +72,12 @@ class Models:
             for name, identity in identities.items()
         ]
 
-    def _read(self, name: str, lora: LoRA | None = None, revision: str | None = None) -> Loaded:
+    def _read(self, name: str, lora: LoRA | None = None, top: int | None = None, revision: str | None = None) -> Loaded:
         settings = self.settings
         return load(
             name,
             lora=lora,
+            top=top,
             revision=revision,
             allow_bin=settings.allow_bin,
             template=settings.template,
