@@ -13,16 +13,19 @@ from accelerate import Accelerator
 from torch import nn
 
 from penchant.domains.base import Encoded
+from penchant.domains.paths import ScoringPath, probe
+from penchant.domains.policy import TextPolicy
 from penchant.engine.precision import Precision
 from penchant.engine.settings import Settings
 from penchant.engine.sources import Anchors, FromFile, Kept, Past, Scorer
 from penchant.engine.step import Material, Step
 from penchant.errors import Refusal
-from penchant.files import read_json
+from penchant.files import cache_folder, read_json
 from penchant.objectives import DPO, INPO, TDPO, Objective, Paired, TokenWeighted
 from penchant.objectives.base import Needs, zeros
 from penchant.run import align
 from test_align import run_in
+from tiny import tiny_model
 from toy import Numbers, Table, rows
 
 FP32 = Precision("fp32", "highest", {})
@@ -151,7 +154,9 @@ SHORT = {"steps": 2, "epochs": 1, "sample_prompts": 0}
 def test_a_saved_model_is_history_and_another_history_is_another_run(tmp_path: Path, tiny_folder: Path):
     old = run_in(tmp_path / "old", tiny_folder, **SHORT).folder / "model"
     run = run_in(tmp_path / "new", tiny_folder, "MNPO(eta=0.1)", history=(str(old),), **SHORT)
-    assert len(read_json(run.folder / "run.json")["identity"]["history"]) == 1
+    told = read_json(run.folder / "run.json")
+    assert len(told["identity"]["history"]) == 1
+    assert told["choices"]["history"] == {str(old): told["choices"]["scoring"]}
     alone = run_in(tmp_path / "alone", tiny_folder, "MNPO(eta=0.1)", **SHORT)
     first = lambda run: next(x["loss"] for x in run.history if x["kind"] == "step")  # noqa: E731
     assert first(run) != first(alone) == pytest.approx(25.0, abs=1e-3), "(1/2η)² where all anchors are the policy"
@@ -160,6 +165,28 @@ def test_a_saved_model_is_history_and_another_history_is_another_run(tmp_path: P
         run_in(tmp_path / "new", tiny_folder, "MNPO(eta=0.1)", history=(str(other),), **SHORT)
     with pytest.raises(Refusal, match=r"history=.* is not read by DPO"):
         run_in(tmp_path / "dpo", tiny_folder, history=(str(old),), **SHORT)
+
+
+def test_a_saved_model_reads_as_the_policy_does_or_as_it_was_probed_once(
+    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    probed: list[int] = []
+
+    def counted(policy: TextPolicy) -> ScoringPath:
+        probed.append(policy.plain_model.config.hidden_size)
+        return probe(policy)
+
+    for module in ("penchant.running.choices", "penchant.domains.policy"):
+        monkeypatch.setattr(f"{module}.probe", counted)
+    like, unlike = tiny_model(tmp_path / "like", seed=5), tiny_model(tmp_path / "unlike", seed=6, hidden_size=48)
+    how: Any = {"history": (str(like), str(unlike)), **SHORT}
+    run_in(tmp_path / "run", tiny_folder, "MNPO(eta=0.1)", **how)
+    assert probed == [32, 48], "the policy, and the one that is built otherwise"
+    (tmp_path / "run" / "evidence.json").unlink()
+    for cached in cache_folder().glob("references/*/*"):
+        cached.unlink()
+    run_in(tmp_path / "run", tiny_folder, "MNPO(eta=0.1)", **how)
+    assert probed == [32, 48], "a run that goes on follows what was chosen"
 
 
 @pytest.mark.parametrize("lora", [0, 4])

@@ -25,6 +25,8 @@ TOLD = 0.01
 """In float32 the difference is also at most this share of what another prompt changes, which a wrong path could not keep to."""
 WINDOWS = ("sliding_window", "attention_chunk_size")
 SCALES = ("logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")
+NAMES = frozenset({"architectures", "dtype", "transformers_version"})
+"""What a config says of how it was saved."""
 CAP = "final_logit_softcapping"
 """Numbers of a config that may limit what a token sees or change its logits. They are tried, never believed."""
 
@@ -115,6 +117,15 @@ def probe(policy: TextPolicy) -> ScoringPath:
     finally:
         policy.follow(before or ScoringPath("padded", "logits"))
         policy.path = before
+
+
+def alike(one: TextPolicy, other: TextPolicy) -> bool:
+    """Whether two policies are built alike, so that what a probe of one found holds for both: the same modules, the same
+    config, the same attention. Only weights, and the names they go by, may differ."""
+    built = [[type(module) for module in policy.model.modules()] for policy in (one, other)]
+    told = [policy.plain_model.config.to_dict() for policy in (one, other)]
+    configs = [{k: v for k, v in x.items() if not k.startswith("_") and k not in NAMES} for x in told]
+    return built[0] == built[1] and configs[0] == configs[1] and one.attention == other.attention
 
 
 def _wrong(policy: TextPolicy, path: ScoringPath, example: Example) -> str | None:

@@ -67,7 +67,7 @@ class TextPolicy(nn.Module):
         self._keeps_logits = "logits_to_keep" in takes
         self._takes_positions = "position_ids" in takes
         attention = self.plain_model.config._attn_implementation
-        self._attention: str = next((own for own, ours in OVER.items() if ours == attention), attention)
+        self.attention: str = next((own for own, ours in OVER.items() if ours == attention), attention)
         self._held: tuple[TextPolicy, ...] = ()  # a tuple: a submodule would train, be saved and be counted
         self.train()
 
@@ -141,12 +141,12 @@ class TextPolicy(nn.Module):
 
     def follow(self, path: ScoringPath) -> ScoringPath:
         """From now on responses are read in this way, by the copy that is held too. Raises Refusal where the model cannot."""
-        attention = self._attention if path.name == "padded" else OVER.get(self._attention)
+        attention = self.attention if path.name == "padded" else OVER.get(self.attention)
         config = self.plain_model.config
         if attention is not None and attention != config._attn_implementation:
             self.plain_model.set_attn_implementation(attention)
         if attention is None or config._attn_implementation != attention:
-            raise Refusal(f"the attention {self._attention!r} of a {type(self.plain_model).__name__} cannot be replaced.")
+            raise Refusal(f"the attention {self.attention!r} of a {type(self.plain_model).__name__} cannot be replaced.")
         if path.head == "hidden" and type(self.plain_model.get_output_embeddings()) is not nn.Linear:
             raise Refusal("this model's output embedding is no plain linear layer, so its logits are its own to make.")
         self.path = path

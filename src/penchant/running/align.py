@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 
 from penchant.domains.models import Loaded
+from penchant.domains.paths import ScoringPath
 from penchant.domains.policy import reference_of
 from penchant.engine import checkpoint
 from penchant.engine.checkpoint import Position
@@ -113,7 +114,8 @@ class Alignment:
         cache = reference_cache(
             loaded.source["fingerprint"], precision, self.accelerator.device, loaded.policy.scoring_path
         )
-        history = self.models.history(self.past, loaded, precision, self.accelerator.device)
+        reads = {name: ScoringPath(**chosen["history"][name]) for name in self.past}
+        history = self.models.history(self.past, reads, loaded, precision, self.accelerator.device)
         anchors = Anchors(scorer, self.objective, self.settings, self.accelerator, cache, self.voice.progress, history)
         judge = ready(self.judge, scorer, self.settings)
         measure = Measure(anchors, self.objective, self.settings, judge, goals)
@@ -199,7 +201,8 @@ class Alignment:
         accelerator = self.accelerator
         device, processes = accelerator.device, accelerator.num_processes
         if accelerator.is_main_process and not self.folder.choices:
-            self.folder.record(self.identity, choices.choose(loaded, self.settings, device, processes))
+            saved = lambda name: self.models.saved(name, loaded)  # noqa: E731
+            self.folder.record(self.identity, choices.choose(loaded, self.settings, device, processes, saved))
         elif accelerator.is_main_process:
             reached = checkpoint.reached(self.folder.checkpoints)
             still, changed = choices.still(self.folder.choices, loaded, device, processes, reached)

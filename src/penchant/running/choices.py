@@ -4,7 +4,7 @@ the run's folder; a resumed run follows what is written there, and where its sur
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ import torch
 
 import penchant
 from penchant.domains.models import Loaded
-from penchant.domains.paths import ScoringPath, probe
+from penchant.domains.paths import ScoringPath, alike, probe
+from penchant.domains.policy import TextPolicy
 from penchant.engine import precision as number_format
 from penchant.engine.precision import Precision
 from penchant.engine.settings import Settings
@@ -21,15 +22,19 @@ from penchant.files import fingerprint
 from penchant.version import versions
 
 
-def choose(loaded: Loaded, settings: Settings, device: torch.device, processes: int) -> dict[str, Any]:
-    """Everything that is chosen, and what it was chosen for, ready to be written."""
+def choose(
+    loaded: Loaded, settings: Settings, device: torch.device, processes: int, saved: Callable[[str], Loaded]
+) -> dict[str, Any]:
+    """Everything that is chosen, and what it was chosen for, ready to be written. saved: a model of the history by name."""
     precision = number_format.choose(settings.precision, device)
     precision.apply()
     with precision.forward(device):
         scoring = probe(loaded.policy)
+        history = {name: _read(saved(name).policy, loaded.policy, scoring).to_json() for name in settings.history}
     return {
         "precision": precision.to_json(),
         "scoring": scoring.to_json(),
+        "history": history,
         "threads": torch.get_num_threads(),
         "model": loaded.source,
         "parameters": sum(p.numel() for p in loaded.policy.parameters()),
@@ -52,6 +57,12 @@ def surroundings(device: torch.device, processes: int) -> dict[str, Any]:
         "code": code,
         "versions": versions(),
     }
+
+
+def _read(past: TextPolicy, ours: TextPolicy, scoring: ScoringPath) -> ScoringPath:
+    """How a saved model reads responses: as the policy does where it is built alike, else as its own probe finds."""
+    past.to(ours.device)
+    return scoring if alike(past, ours) else probe(past)
 
 
 def still(

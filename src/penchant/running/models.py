@@ -54,21 +54,33 @@ class Models:
         """The saved models of the settings, newest first, each with its name by content."""
         return {name: identity_of(name, ours.domain, self.settings.allow_bin) for name in self.settings.history}
 
-    def history(self, identities: dict[str, str], ours: Loaded, precision: Precision, device: torch.device) -> list[Past]:
-        """The saved models, each loaded only when something is to be scored by it."""
+    def saved(self, name: str, ours: Loaded) -> Loaded:
+        """One of them. Raises Refusal where it cannot be compared with the policy."""
+        past = self._read(name)
+        if past.domain.fingerprint != ours.domain.fingerprint:
+            raise Refusal(
+                f"history: {name!r} makes other tokens of a text than {self.name!r} does (its tokenizer, its template or "
+                "its length differ), so their log-probs cannot be compared."
+            )
+        return past
+
+    def history(
+        self,
+        identities: dict[str, str],
+        paths: dict[str, ScoringPath],
+        ours: Loaded,
+        precision: Precision,
+        device: torch.device,
+    ) -> list[Past]:
+        """The saved models, each loaded only when something is to be scored by it. paths: how each reads responses."""
 
         def opened(name: str) -> nn.Module:
-            past = self._read(name)
-            if past.domain.fingerprint != ours.domain.fingerprint:
-                raise Refusal(
-                    f"history: {name!r} makes other tokens of a text than {self.name!r} does (its tokenizer, its template or "
-                    "its length differ), so their log-probs cannot be compared."
-                )
-            return past.policy.requires_grad_(False).to(device)
+            policy = self.saved(name, ours).policy
+            policy.follow(paths[name])
+            return policy.requires_grad_(False).to(device)
 
-        path = ours.policy.scoring_path
         return [
-            Past(Path(name).name, reference_cache(identity, precision, device, path), partial(opened, name))
+            Past(Path(name).name, reference_cache(identity, precision, device, paths[name]), partial(opened, name))
             for name, identity in identities.items()
         ]
 
