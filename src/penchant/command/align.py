@@ -7,8 +7,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from penchant.command.recipe import ASKED, merge, read_recipe
-
 SUMMARY = "align a model with preferences, from a file or by sampling and judging; resumes by itself"
 
 USAGE = "penchant align [RECIPE.yaml] --model MODEL --data DATA --objective OBJECTIVE --output DIR [settings]"
@@ -29,6 +27,7 @@ The same command again goes on from the last checkpoint. `penchant methods` list
 
 def add(parser: argparse.ArgumentParser) -> None:
     from penchant.command.flags import add_settings
+    from penchant.command.recipe import ASKED
     from penchant.engine.settings import Settings
 
     parser.add_argument("recipe", nargs="?", metavar="RECIPE.yaml", help="a file with any of the names below")
@@ -47,6 +46,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from penchant.command.flags import given
+    from penchant.command.recipe import ASKED, merge, read_recipe
     from penchant.engine.settings import Settings
 
     flags = {name: vars(arguments)[name] for name in ASKED if name in vars(arguments)} | given(arguments, Settings)

@@ -15,6 +15,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
 
+from penchant.domains.blocks import ROWS, Piece, attend
 from penchant.errors import Refusal
 
 SPLIT = 1.5
@@ -77,6 +78,7 @@ class Tree:
     """0 for a prompt's token, k for one of its response k."""
     device: torch.device
     _masks: dict[tuple[int, int | None], Tensor | None] = field(default_factory=dict)
+    _pieces: dict[int | None, list[Piece]] = field(default_factory=dict)
 
     def mask(self, queries: slice, before: slice | None, window: int | None) -> Bool[Tensor, "1 1 queries keys"] | None:
         """Which keys a part's queries see; None where that is simply everything up to the query. The same in every layer, so
@@ -87,18 +89,38 @@ class Tree:
         return self._masks[key]
 
     def _made(self, queries: slice, before: slice | None, window: int | None) -> Tensor | None:
+        sees = self._sees(queries, before, queries, window)
+        if before is None and bool((sees == torch.ones_like(sees).tril()).all()):
+            return None
+        return sees[None, None].to(self.device)
+
+    def _sees(self, queries: slice, before: slice | None, own: slice, window: int | None) -> Bool[Tensor, "queries keys"]:
         """A window counts positions, as they would stand in a sequence of prompt and response alone."""
         at = torch.arange(len(self.positions))
-        keys = at[queries] if before is None else torch.cat([at[before], at[queries]])
+        keys = at[own] if before is None else torch.cat([at[before], at[own]])
         branch, other = self.branch[queries, None], self.branch[None, keys]
-        distance = self.positions[queries, None] - self.positions[None, keys]
-        reached = window is not None and int(distance.max()) >= window
-        if before is None and int(branch.max()) <= 1 and not reached:
-            return None
         sees = (keys <= at[queries, None]) & ((other == 0) | (other == branch))
-        if reached and window is not None:
-            sees &= distance < window
-        return sees[None, None].to(self.device)
+        if window is not None:
+            sees &= self.positions[queries, None] - self.positions[None, keys] < window
+        return sees
+
+    def pieces(self, window: int | None) -> list[Piece]:
+        """The parts of all blocks, a few queries at a time. The same in every layer, so made once."""
+        if window not in self._pieces:
+            parts = [part for block in self.blocks for part in block.parts]
+            self._pieces[window] = [
+                self._piece(slice(at, min(at + ROWS, queries.stop)), before, queries.start, window)
+                for queries, before in parts
+                for at in range(queries.start, queries.stop, ROWS)
+            ]
+        return self._pieces[window]
+
+    def _piece(self, queries: slice, before: slice | None, start: int, window: int | None) -> Piece:
+        sees = self._sees(queries, before, slice(start, queries.stop), window)
+        hides = (~sees).any(0).nonzero()
+        first = int(hides[0]) if len(hides) else sees.shape[1]
+        hidden = torch.zeros(len(sees), sees.shape[1] - first).masked_fill_(~sees[:, first:], -torch.inf)
+        return Piece(queries, before, start, hidden.to(self.device))
 
     def attend(
         self, module: nn.Module, query: Queries, key: Keys, value: Values, **how: Any
@@ -209,6 +231,9 @@ def _by_blocks(
     """Never one mask over the whole sequence: what is computed grows with its rows, not with its square. Raises Refusal on an
     argument it does not know, for that might change what is attended to."""
     refuse_unknown(others, dropout)
+    if query.device.type == "cpu" and softcap is None:
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        return attend(query, key, value, tree.pieces(sliding_window), scale)
     key, value = _repeated(key, query), _repeated(value, query)
     out = []
     for block in tree.blocks:
