@@ -151,7 +151,7 @@ def test_a_recipe_holds_the_same_names_as_the_flags_and_flags_win_aloud(tmp_path
         ("", "must hold `name: value` lines"),
         ("model: [a\n", "is not YAML"),
         ("3: a\n", "line 1: the key 3 must be a word"),
-        ("model: !!python/object/apply:os.system ['true']\n", "is not YAML"),
+        ("model: !!python/object/apply:os.system ['true']\n", "line 1: a recipe has no tags"),
         ("output: a\n", "--model, --data, --objective"),
     ],
 )
@@ -191,6 +191,7 @@ class _Ends:
         (Refusal("no\x1b[31m."), 2),
         (StoppedRun("the loss is not finite."), 3),
         (OSError(28, "No space left on device", "runs/\x1b[31mx"), 4),
+        (KeyError("no\x1b[31m"), 5),
         (KeyboardInterrupt(), 130),
     ],
 )

@@ -85,7 +85,7 @@ def test_converted_rows_keep_the_weights_of_their_responses():
         ({"chosen_weights": [[5, 5, 1]]}, "start < end"),
         ({"chosen_weights": [[0.5, 5, 1]]}, "start < end"),
         ({"chosen_weights": [[0, 5]]}, r"must be \[start, end, weight\]"),
-        ({"chosen_weights": [[0, 5, -1]]}, "0 or more"),
+        ({"chosen_weights": [[0, 5, -1]]}, "a weight of 0, or from"),
         ({"chosen_weights": [[0, 5, "x"]]}, "must be a number"),
         ({"chosen_weights": [[0, 5, 1], [4, 6, 2]]}, "two spans over character 4"),
         ({"chosen_weights": "all"}, "must be a list"),

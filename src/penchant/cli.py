@@ -4,6 +4,7 @@ It computes nothing itself, and nothing imports it."""
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import shutil
 import sys
@@ -26,7 +27,7 @@ start here:
 
 exit codes: 0 done; 1 the run ended, but its verdict says it did not work; 2 refused input;
 3 stopped because its numbers cannot be trusted; 4 a file could not be read or written, such as on a full disk;
-130 interrupted (a checkpoint was saved)
+5 a fault of penchant itself; 130 interrupted (a checkpoint was saved)
 `penchant COMMAND --help` says more about each command."""
 
 
@@ -113,6 +114,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Threads that wait for work burn a core each unless told to sleep: it must be said before torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a character is shown its number, not a traceback
+            stream.reconfigure(errors="backslashreplace")
     argv = list(sys.argv[1:] if argv is None else argv)
     shown = "--traceback" in argv
     try:
@@ -150,6 +154,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 4
+    except Exception as error:
+        # Nothing of this kind should end here. It is no verdict on a run, which Python's own exit code 1 would say it is.
+        if shown:
+            print(plain(traceback.format_exc()), file=sys.stderr, end="")
+        print(
+            f"penchant: this is a fault of penchant itself ({type(error).__name__}: {plain(error, 400)}). Please report it with "
+            "what the same command says with --traceback.",
+            file=sys.stderr,
+        )
+        return 5
 
 
 if __name__ == "__main__":

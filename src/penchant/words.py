@@ -24,7 +24,11 @@ def plain(text: object, limit: int | None = None) -> str:
 
 def brief(value: object, limit: int = 60) -> str:
     """A value on one line for an error message."""
-    return plain(repr(value), limit).replace("\n", " ")
+    try:
+        said = repr(value)
+    except (ValueError, RecursionError):  # an integer of more digits than Python writes, a value of endless depth
+        said = f"a {type(value).__name__} too long to be written"
+    return plain(said, limit).replace("\n", " ")
 
 
 def json_text(value: object, indent: int | None = None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -26,7 +26,22 @@ REQUIRED = ("model", "data", "objective", "output")
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as a mapping of plain values, with every key at most once."""
+    """YAML as a mapping of plain values, with every key at most once: no tags, no anchors (a few lines of which can stand for
+    more values than there is memory), and dates are text."""
+
+    yaml_implicit_resolvers: ClassVar = {
+        first: [(tag, pattern) for tag, pattern in found if tag.rpartition(":")[2] not in ("timestamp", "merge", "value")]
+        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()
+        marked = isinstance(event, yaml.AliasEvent) or event.anchor is not None or event.tag not in (None, "!")
+        if marked:
+            raise Refusal(
+                f"line {event.start_mark.line + 1}: a recipe has no tags (!), anchors (&) or aliases (*); write the value."
+            )
+        return super().compose_node(parent, index)
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -50,7 +65,7 @@ def read_recipe(path: Path, settings: Mapping[str, object]) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise Refusal(f"there is no recipe {plain(path, 200)}; is the path right?") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise Refusal(f"{plain(path, 200)} cannot be read as a recipe: {plain(error, 200)}.") from None
     try:
         content = yaml.load(text, _Loader)  # a SafeLoader: plain values only
@@ -58,6 +73,10 @@ def read_recipe(path: Path, settings: Mapping[str, object]) -> dict[str, Any]:
         raise Refusal(f"{plain(path, 200)} is not YAML: {' '.join(plain(error, 400).split())}.") from None
     except Refusal as error:
         raise Refusal(f"{plain(path, 200)}, {error}") from None
+    except RecursionError:
+        raise Refusal(f"{plain(path, 200)} is nested too deeply to be a recipe; flatten it.") from None
+    except ValueError:
+        raise Refusal(f"{plain(path, 200)} holds a whole number of too many digits.") from None
     if not isinstance(content, dict):
         raise Refusal(f"{plain(path, 200)} must hold `name: value` lines, such as `model: smollm2`.")
     allowed = {*ASKED, *settings}
@@ -67,6 +86,8 @@ def read_recipe(path: Path, settings: Mapping[str, object]) -> dict[str, Any]:
     for key in ASKED:
         if key in content and not isinstance(content[key], str):
             raise Refusal(f"{plain(path, 200)}, {key} = {brief(content[key])}: it must be a text; put it in quotes.")
+        if "\0" in content.get(key, ""):
+            raise Refusal(f"{plain(path, 200)}, {key} = {brief(content[key])}: no name holds a NUL character.")
     for key, value in content.items():
         if isinstance(value, list):
             content[key] = tuple(value)

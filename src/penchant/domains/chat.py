@@ -59,6 +59,11 @@ class Chat:
         """The prompt's ids, int64 [tokens], with one BOS if the model has one. Text of a special token inside a message is
         read as plain text, so that no message can open or close a turn; a raw string (no template) is its owner's own
         rendering and is read as it stands. Raises Unfit."""
+        everything = prompt if isinstance(prompt, str) else "".join(turn["content"] for turn in prompt)
+        if any("\ud800" <= ch <= "\udfff" for ch in everything):  # from a shell's arguments; a file's were refused before
+            raise Unfit(
+                "lone surrogate", "the prompt holds bytes that are no text, which no tokenizer takes; write it in UTF-8."
+            )
         if not self.templated:
             if not isinstance(prompt, str):
                 raise Refusal(
@@ -106,7 +111,12 @@ class Chat:
         otherwise (trims it, strips thoughts). Raises Unfit where the prompt itself comes out otherwise."""
         if not self.templated:
             return True
-        start, whole = self.render(prompt), self.render(prompt, reply)
+        start = self.render(prompt)
+        try:
+            whole = self.render(prompt, reply)
+        except Exception as error:  # as in `_templated`: it took the prompt, and not the answer after it
+            said = f"the model's chat template does not take an answer after this prompt: {brief(str(error), 200)}"
+            raise Unfit("template refuses the answer", said) from error
         if not whole.startswith(start):
             raise Unfit(
                 "template rewrites the prompt",

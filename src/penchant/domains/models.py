@@ -4,8 +4,10 @@ Only safetensors are read unless asked otherwise, and no code that comes with a 
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,12 +17,13 @@ from torch import nn
 
 from penchant.domains import smollm2
 from penchant.domains.chat import Template
+from penchant.domains.folders import licence_of, settings_of, weights_of
 from penchant.domains.policy import REFERENCE, TextPolicy, without_bars
 from penchant.domains.text import Text, TooLong
 from penchant.domains.trunk import Split
 from penchant.errors import Refusal
 from penchant.feedback.goals import Goals
-from penchant.words import brief
+from penchant.words import brief, plain
 
 _PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md"]
 _UNSAFE = ["*.bin"]
@@ -99,7 +102,7 @@ def load(
         "path": str(folder),
         "revision": commit,
         "base": str(base) if adapter is not None else None,
-        "licence": _licence(folder) or _licence(base),
+        "licence": licence_of(folder) or licence_of(base),
         "fingerprint": _fingerprint(
             [*_weight_files(base), *(_weight_files(folder) if adapter else [])], domain.fingerprint
         ),
@@ -127,11 +130,14 @@ def _places(
         return folder, folder, None, commit
     if lora is not None:
         raise Refusal(f"model {name!r} is an adapter already and is continued as it is; leave lora out.")
-    _weights(folder, allow_bin, "adapter_model")
-    told = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    if not told.get("base_model_name_or_path"):
+    weights_of(folder, allow_bin, "adapter_model")
+    told = settings_of(folder / "adapter_config.json")
+    upon, revision = told.get("base_model_name_or_path"), told.get("revision")
+    if not isinstance(upon, str) or not upon:
         raise Refusal(f"{folder / 'adapter_config.json'} names no base_model_name_or_path; write the model's name there.")
-    base, _ = _find(told["base_model_name_or_path"], told.get("revision"), allow_bin)
+    base, _ = _find(upon, revision if isinstance(revision, str) else None, allow_bin)
+    if (base / "adapter_config.json").is_file():
+        raise Refusal(f"model {name!r} is an adapter upon {upon!r}, which is an adapter itself; merge that one first.")
     return folder, base, folder, commit
 
 
@@ -142,16 +148,30 @@ def _read(name: str, base: Path, adapter: Path | None, allow_bin: bool, dtype: t
 
     if not (base / "config.json").is_file():
         raise Refusal(f"model {name!r}: the folder {base} has no config.json, so it is not a transformers model.")
-    weights = _weights(base, allow_bin, "model")
+    settings_of(base / "config.json")
+    weights = weights_of(base, allow_bin, "model")
 
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            base, dtype=dtype, trust_remote_code=False, use_safetensors=weights == "safetensors", local_files_only=True
+    with readable(name):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            base,
+            dtype=dtype,
+            trust_remote_code=False,
+            use_safetensors=weights == "safetensors",
+            local_files_only=True,
+            output_loading_info=True,
         )
+        model, told = loaded
         spoken = adapter if adapter is not None and (adapter / "tokenizer_config.json").is_file() else base
         tokenizer = AutoTokenizer.from_pretrained(spoken, trust_remote_code=False, local_files_only=True)
-    except (ValueError, OSError, KeyError) as error:
-        raise Refusal(f"model {name!r} cannot be read: {brief(str(error), 400)}") from error
+    if absent := sorted(told["missing_keys"]):
+        raise Refusal(
+            f"model {name!r}: its weights are not those of its config.json: {len(absent):,} parameters of the model, such as "
+            f"{brief(absent[0])}, are not among them and would be left to chance. Fetch the model again."
+        )
+    if not isinstance(tokenizer.model_max_length, int | float):
+        raise Refusal(
+            f"model {name!r}: model_max_length = {brief(tokenizer.model_max_length)} in tokenizer_config.json must be a number."
+        )
     rows = len(model.get_input_embeddings().weight)  # pyright: ignore[reportArgumentType]
     if len(tokenizer) > rows:
         raise Refusal(f"model {name!r}: its tokenizer has {len(tokenizer):,} tokens, but its embedding only {rows:,}.")
@@ -165,7 +185,7 @@ def _find(name: str, revision: str | None, allow_bin: bool) -> tuple[Path, str |
 
     if name == smollm2.ALIAS:
         return smollm2.folder(), None
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))  # which leaves ~nobody as it is, where Path raises
     if path.is_dir():
         return path.resolve(), None
     if path.name.startswith(f"{smollm2.ALIAS}-") and path.name == (ours := smollm2.folder()).name:
@@ -183,19 +203,6 @@ def _find(name: str, revision: str | None, allow_bin: bool) -> tuple[Path, str |
     return found, found.name
 
 
-def _weights(folder: Path, allow_bin: bool, stem: str) -> Literal["safetensors", "bin"]:
-    if list(folder.glob(f"{stem}*.safetensors")):
-        return "safetensors"
-    if not list(folder.glob("*.bin")):
-        raise Refusal(f"the folder {folder} has no weights ({stem}.safetensors).")
-    if not allow_bin:
-        raise Refusal(
-            f"the folder {folder} has its weights as .bin only, a pickle, which may run code when it is read. "
-            "Convert it to safetensors, or pass allow_bin=True if you trust whoever made it."
-        )
-    return "bin"
-
-
 def _adapted(
     model: Any, lora: LoRA | None, adapter: Path | None, without: str | None
 ) -> tuple[nn.Module, Literal["adapter off", "copy"] | None]:
@@ -204,7 +211,9 @@ def _adapted(
     from peft import LoraConfig, PeftModel, get_peft_model
 
     if adapter is not None:
-        tuned = PeftModel.from_pretrained(model, str(adapter), is_trainable=True, local_files_only=True)
+        with readable(str(adapter)), warnings.catch_warnings():
+            warnings.filterwarnings("error", "Found missing adapter keys")  # they would be left to chance
+            tuned = PeftModel.from_pretrained(model, str(adapter), is_trainable=True, local_files_only=True)
         if tuned.active_peft_config.is_prompt_learning:
             raise Refusal(f"{adapter} is a prompt-learning adapter, which has no copy to be held against; use LoRA.")
         tuned.load_adapter(str(adapter), adapter_name=REFERENCE, is_trainable=False, local_files_only=True)
@@ -226,6 +235,17 @@ def _adapted(
         raise Refusal(f"LoRA(targets={lora.targets!r}): {brief(str(error), 300)}") from error
 
 
+@contextmanager
+def readable(name: str) -> Iterator[None]:
+    """Whatever a library raises at the files of a model is refused in one sentence: somebody else wrote them, and no list of
+    what may be wrong with them is whole."""
+    try:
+        yield
+    except Exception as error:
+        said = " ".join(plain(error).split())
+        raise Refusal(f"model {name!r} cannot be read ({type(error).__name__}: {said[:400]}).") from error
+
+
 def _weight_files(folder: Path) -> list[Path]:
     return sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin"), *folder.glob("*config.json")])
 
@@ -236,16 +256,3 @@ def _fingerprint(files: list[Path], domain: str) -> str:
         with path.open("rb") as file:
             digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:32]
-
-
-def _licence(folder: Path) -> str | None:
-    """What the model card says, if there is one and it does."""
-    from huggingface_hub import ModelCard
-
-    card = folder / "README.md"
-    if not card.is_file():
-        return None
-    try:
-        return ModelCard.load(card, ignore_metadata_errors=True).data.to_dict().get("license")
-    except ValueError:  # front matter that is no YAML says nothing
-        return None

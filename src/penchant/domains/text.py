@@ -53,8 +53,9 @@ class Text:
         the model's generation config stops. `goals`: the scale of scores the model was trained towards."""
         if too_long not in ("drop", "truncate", "error"):
             raise Refusal(f"too_long={too_long!r} is unknown; it must be 'drop', 'truncate' or 'error'.")
-        if max_length < 2:
-            raise Refusal(f"max_length={max_length}: a prompt and a response need at least 2 tokens.")
+        for name, most in (("max_length", max_length), ("the positions of the model", positions)):
+            if most is not None and most < 2:
+                raise Refusal(f"{name}={most}: a prompt and a response need at least 2 tokens.")
         self.chat = Chat(tokenizer, template, eos)
         self.positions = positions
         self.goals = goals

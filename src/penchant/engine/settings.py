@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import PydanticCustomError
 
 from penchant.errors import Refusal, nearest
+from penchant.words import brief
 
 Whole = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -138,7 +139,7 @@ class Settings(BaseModel):
             said = []
             for problem in error.errors():
                 name = str(problem["loc"][0]) if problem["loc"] else "settings"
-                said.append(f"{name}={problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}.")
+                said.append(f"{name}={brief(problem['input'])}: {problem['msg'][0].lower()}{problem['msg'][1:]}.")
             raise Refusal(" ".join(said)) from None
 
     @property

@@ -23,6 +23,8 @@ NO_ANSWER = "is a chat without an assistant's turn at its end; end it with the r
 SAME = "is the same as 'rejected', so the row prefers nothing; take it out."
 _OTHER_ROLES = {"human": "user", "prompter": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
 """Names other formats use, and ours for them."""
+LARGEST = 1e12
+"""The largest number a row may hold, either sign: losses square differences of them in float32, which ends at 3.4e38."""
 _EMPTY = {"prompt": "empty prompt", "annotator": "empty annotator"}
 
 
@@ -180,6 +182,10 @@ def number_of(faults: Faults, field: str, value: Any, *, needed: bool = False) -
         number = math.inf
     if not math.isfinite(number):
         faults.add(field, value, "non-finite number", "is not finite; give a number, or take the row out.")
+        return None
+    if abs(number) > LARGEST:
+        said = f"lies outside ±{LARGEST:g}, where sums of squares overflow; rescale the column, all rows alike."
+        faults.add(field, value, "too large a number", said)
         return None
     return number
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from penchant.errors import Refusal
+from penchant.feedback.fields import LARGEST
 from penchant.feedback.records import STOPPED, Message, Prompt, Row
 from penchant.files import read_json, write_json
 from penchant.words import brief
@@ -70,7 +71,7 @@ class Goals:
         try:
             said = read_json(path)
             return cls(float(said["low"]), float(said["high"]), said["system"] is True)
-        except (KeyError, TypeError, ValueError, json.JSONDecodeError) as error:
+        except (KeyError, TypeError, ValueError, json.JSONDecodeError, RecursionError) as error:
             raise Refusal(
                 f'{path} holds no scale of goals ({error}); write {{"low": 1, "high": 10, "system": true}}.'
             ) from None
@@ -85,9 +86,12 @@ def scores_of(row: Row) -> tuple[float, ...] | None:
             continue
         found = tuple(row.extra.get(name) for name in names)
         for name, score in zip(names, found, strict=True):
-            if score is not None and (isinstance(score, bool) or not isinstance(score, int | float)):
+            if score is None:
+                continue
+            if isinstance(score, bool) or not isinstance(score, int | float) or (abs(score) > LARGEST):
                 raise Refusal(
-                    f"row {row.number}, {name} = {brief(score)}: it must be a number, or null where it is missing."
+                    f"row {row.number}, {name} = {brief(score)}: it must be a number within ±{LARGEST:g}, or null where it "
+                    "is missing."
                 )
         numbers = tuple(math.nan if score is None else float(score) for score in found)
         return numbers if all(map(math.isfinite, numbers)) else None

@@ -58,6 +58,40 @@ class Table:
         yield self.rows.__getitem__
 
 
+class Stored:
+    """Rows of a `datasets.Dataset`, as they are stored: pictures and sounds are not decoded, for a row may name any file of
+    this machine, or any address, as the place of one."""
+
+    blank = 0
+
+    def __init__(self, rows: Any, name: str) -> None:
+        self.rows = rows.with_format("arrow")
+        self.name = name
+
+    def scan(self) -> Iterator[tuple[int, int, Any]]:
+        number = 0
+        for start in range(0, len(self.rows), 1000):
+            for row in self._plain(slice(start, start + 1000)):
+                yield number + 1, number, row
+                number += 1
+
+    @contextmanager
+    def reading(self) -> Iterator[Callable[[int], Any]]:
+        yield lambda i: self._plain(slice(i, i + 1))[0]
+
+    def _plain(self, which: slice) -> list[dict[str, Any]]:
+        try:
+            return self.rows[which].to_pylist()
+        except (
+            ValueError,
+            OverflowError,
+            ImportError,
+        ) as error:  # a time zone that is nowhere, a year that no calendar has
+            raise Refusal(
+                f"{plain(self.name)} has a column that cannot be read ({plain(error, 200)}); take it out."
+            ) from None
+
+
 @dataclass
 class Found:
     """What a name led to."""
@@ -82,7 +116,7 @@ def find(source: object) -> Found:
 
 
 def _named(source: str | Path) -> Found:
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))  # which leaves ~nobody as it is, where Path raises
     if path.is_dir():
         return _folder(path)
     if path.is_file():
@@ -116,14 +150,14 @@ def _file(path: Path) -> Found:
     if name.endswith(".json"):
         return Found(Table(array_of(path)) if begins_with_array(path) else Lines(path), path.name)
     if name.endswith(".parquet"):
-        return Found(Table(_parquet(path)), path.name)
+        return Found(Stored(_parquet(path), path.name), path.name)
     raise Refusal(f"{plain(path)} has an ending penchant does not read; it reads {READABLE}.")
 
 
 def _parquet(path: Path) -> Any:
     """The file as a memory-mapped table; converted once, under a name by content, so that it is never stale."""
     import datasets
-    import pyarrow
+    import pyarrow.parquet
     from datasets.exceptions import DatasetGenerationError
 
     digest = hashlib.sha256()
@@ -132,9 +166,15 @@ def _parquet(path: Path) -> Any:
             digest.update(block)
     cache = cache_folder() / "parquet" / digest.hexdigest()[:32]
     try:
+        if not pyarrow.parquet.read_metadata(path).num_rows:
+            raise Refusal(f"{plain(path)} is empty; it must hold at least one row.")
         with _quietly():
             return datasets.Dataset.from_parquet(str(path), cache_dir=str(cache))
-    except (pyarrow.ArrowInvalid, DatasetGenerationError) as error:
+    except Refusal:
+        raise
+    except (pyarrow.ArrowException, DatasetGenerationError, ValueError, KeyError, TypeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # a disk's, not the file's
+            raise
         reason = error.__cause__ or error
         raise Refusal(f"{plain(path)} is no readable Parquet file ({plain(reason, 200)}).") from None
 
@@ -181,7 +221,7 @@ def _dataset(source: Any, name: str, revision: str | None = None) -> Found:
             f"the {name} is a {type(source).__name__}, which cannot be read twice; give a datasets.Dataset (load it "
             "without streaming)."
         )
-    return Found(Table(source.with_format(None)), name, revision)
+    return Found(Stored(source, name), name, revision)
 
 
 def _hub(source: str) -> Found:

@@ -11,6 +11,9 @@ from penchant.feedback.fields import listed, number_of
 from penchant.feedback.problems import Faults
 from penchant.feedback.records import WEIGHTS, Kind, Span
 
+LEAST, MOST = 1e-6, 1e6
+"""Weights other than 0: a mean divides by their sum, and the slope of a mean by less than this leaves float32."""
+
 
 def weights_of(
     faults: Faults, raw: Mapping[str, Any], kind: Kind, responses: Sequence[str]
@@ -73,7 +76,8 @@ def _span(faults: Faults, field: str, value: Any, length: int) -> Span | None:
             field, value, "bad weight", f"must have 0 ≤ start < end ≤ {length}, the response's length in characters."
         )
         return None
-    if weight < 0:
-        faults.add(field, value, "bad weight", "must have a weight of 0 or more; 1 is what all other characters have.")
+    if weight != 0 and not LEAST <= weight <= MOST:
+        said = f"must have a weight of 0, or from {LEAST:f} to {MOST:,.0f}; 1 is what all other characters have."
+        faults.add(field, value, "bad weight", said)
         return None
     return int(start), int(end), weight

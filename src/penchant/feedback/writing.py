@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from penchant.feedback.records import Row
+from penchant.feedback.records import WEIGHTS, Row
 from penchant.files import write
 
 
@@ -25,6 +25,10 @@ def as_mapping(row: Row) -> dict[str, Any]:
     for name, value in (("annotator", row.annotator), ("strength", row.strength), ("margin", row.margin)):
         if value is not None:
             out[name] = value
+    if row.weights is not None:
+        spans = [[list(span) for span in of_one] for of_one in row.weights]
+        names = WEIGHTS[row.kind]
+        out |= {names[0]: spans} if row.kind == "lists" else dict(zip(names, spans, strict=True))
     return {**row.extra, **out}
 
 

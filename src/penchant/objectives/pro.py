@@ -2,12 +2,13 @@
 and the best of all is imitated. It has no reference; without the imitation nothing keeps it a language model."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from penchant.objectives.base import NonNegative, State
+from penchant.objectives.base import NonNegative, Range, State
 from penchant.objectives.listwise import Listwise, above, differences, passed_over
 from penchant.objectives.scored import Grouped, Scored
 
@@ -26,8 +27,8 @@ class PRO(Listwise):
 
     sft_weight: NonNegative = 0.05
     """w, how much the best response is imitated."""
-    sft_power: NonNegative = 2.0
-    """p: longer lists have more contrasts, so the imitation grows with (n − 1)^p."""
+    sft_power: Annotated[float | int, Range(0.0, 8.0)] = 2.0
+    """p: longer lists have more contrasts, so the imitation grows with (n − 1)^p; past 8 it leaves the number format."""
 
     def reward(self, y: Scored) -> Float[Tensor, "n"]:
         return y.mean

@@ -38,6 +38,8 @@ def read(text: str) -> Objective:
         raise parser.refuse("expected `+`, `*` or the end")
     if not isinstance(value, Objective):
         raise Refusal(f"{brief(text)} is a {_kind(value)}, not an objective; write one such as DPO(beta=0.1).")
+    if len(repr(value)) > MOST_TEXT:  # what is read is written down with all its numbers, and read again
+        raise Refusal(f"the objective has {len(repr(value))} characters with all its fields; at most {MOST_TEXT} are read.")
     return value
 
 
