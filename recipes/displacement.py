@@ -23,8 +23,8 @@ from pathlib import Path
 
 import data
 from shared import options
+from short_runs import Bench, bare, split
 from study import Study, study
-from upper import Bench, bare, split
 
 from penchant.objectives import DPO, NLL, Objective
 from penchant.objectives.scored import Pairs

@@ -34,9 +34,9 @@ from typing import Any
 
 import data
 from shared import options
+from short_runs import Bench, bare, split
 from study import Study, study
 from torch import Tensor
-from upper import Bench, bare, split
 
 from penchant.domains.base import Encoded
 from penchant.objectives import CDPO, DPO, RDPO, Consensus, Objective

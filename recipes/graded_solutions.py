@@ -26,8 +26,8 @@ from typing import Any
 import data
 import torch
 from shared import options
+from short_runs import Bench, bare, split
 from study import Study, study
-from upper import Bench, bare, split
 
 from penchant.objectives import DPO, LiPO, ListMLE, ListNet, Objective, PairwiseLogistic
 from penchant.objectives.scored import Lists

@@ -28,9 +28,9 @@ from pathlib import Path
 import data
 import torch
 from shared import options
+from short_runs import Answers, Bench, bare, split
 from study import Study, study
 from torch import Tensor
-from upper import Answers, Bench, bare, split
 
 from penchant.objectives import DPO, LNDPO, Objective
 from penchant.objectives.scored import Pairs, Scored

@@ -23,8 +23,8 @@ from pathlib import Path
 
 import data
 from shared import options
+from short_runs import Bench, bare
 from study import Study, study
-from upper import Bench, bare
 
 from penchant.domains.base import Encoded
 from penchant.objectives import CPO, DPO, DPOP, NCA, NLL, ORPO, Objective

@@ -14,6 +14,7 @@ import torch
 
 from penchant.objectives import DPO
 from penchant.objectives.scored import Lists, Pairs, Scored
+from tiny import tiny_model
 
 Recipe = Callable[[str], ModuleType]
 
@@ -32,8 +33,14 @@ LISTS: list[dict[str, Any]] = [
 ]
 
 
+@pytest.fixture
+def deep(tmp_path: Path) -> Path:
+    """A tiny model with more than the six layers that these recipes train."""
+    return tiny_model(tmp_path / "deep", num_hidden_layers=7)
+
+
 def test_the_length_recipe_starts(recipe: Recipe, tiny_folder: Path, tmp_path: Path) -> None:
-    module, bench = recipe("length"), recipe("upper").Bench(str(tiny_folder), layers=1, max_length=256)
+    module, bench = recipe("length"), recipe("short_runs").Bench(str(tiny_folder), layers=1, max_length=256)
     found = module.on_pairs(bench, tmp_path, rows=PAIRS, train=6, held_out=4, seeds=(0, 1))
     assert list(found.runs) == ["DPO", "LNDPO"] and len((tmp_path / "pairs.jsonl").read_text().splitlines()) == 4
     found = module.on_answers(bench, tmp_path, rows=PAIRS, train=8, held_out=4, count=1, limit=4, seeds=(0,))
@@ -50,18 +57,18 @@ def test_what_pairs_say_of_length_is_read_from_ends_and_ratios(recipe: Recipe) -
 
 
 def test_the_displacement_recipe_starts_and_an_imitation_term_lifts_the_chosen(
-    recipe: Recipe, tiny_folder: Path, tmp_path: Path
+    recipe: Recipe, deep: Path, tmp_path: Path
 ) -> None:
     rows = [{**row, "prompt": f"{row['prompt']} {i}"} for i, row in enumerate(PAIRS)]
     sizes = {"train": 16, "held_out": 8, "seeds": (0,)}
-    found = recipe("displacement").displacement(str(tiny_folder), str(tmp_path), rows=rows, **sizes)
+    found = recipe("displacement").displacement(str(deep), str(tmp_path), rows=rows, **sizes)
     lifted = [found.values(arm, "trained chosen")[0] for arm in ("DPO", "eta=0.5", "eta=5")]
     assert lifted == sorted(lifted)
 
 
 def test_the_flipped_labels_recipe_starts(recipe: Recipe, tiny_folder: Path, tmp_path: Path) -> None:
     module, folder = recipe("flipped_labels"), tmp_path
-    bench = recipe("upper").Bench(str(tiny_folder), layers=1, max_length=256)
+    bench = recipe("short_runs").Bench(str(tiny_folder), layers=1, max_length=256)
     sizes = {"train": 16, "held_out": 6, "seeds": (0,)}
     synthetic = module.synthetic(bench, folder, rows=PAIRS, **sizes)
     each = [{**row, "annotator": f"annotator{k}"} for row in PAIRS for k in (1, 2, 3)]
@@ -79,9 +86,9 @@ def test_verdicts_are_flipped_at_their_annotators_rate(recipe: Recipe) -> None:
     assert module.agreed([row, {**row, "chosen": "b", "rejected": "a"}]) is None
 
 
-def test_the_graded_solutions_recipe_starts(recipe: Recipe, tiny_folder: Path, tmp_path: Path) -> None:
+def test_the_graded_solutions_recipe_starts(recipe: Recipe, deep: Path, tmp_path: Path) -> None:
     module = recipe("graded_solutions")
-    found = module.graded_solutions(str(tiny_folder), str(tmp_path), rows=LISTS, train=16, held_out=8, seeds=(0,))
+    found = module.graded_solutions(str(deep), str(tmp_path), rows=LISTS, train=16, held_out=8, seeds=(0,))
     assert list(found.runs) == list(module.ARMS)
     assert all(0 <= found.values(arm, "pairs")[0] <= 1 for arm in found.runs)
 

@@ -1,14 +1,11 @@
-"""Many short runs of a real language model: only its upper layers train, so what the frozen rest makes of a text is computed
-once for all of them. It is not another way to align: `penchant.align` trains a model, judges the run and leaves a report."""
+"""Many short runs of a real language model from one start: only its upper layers train, so the frozen rest reads each row once
+for all of them. It is not another way to align: `penchant.align` trains a model, judges the run and leaves a report."""
 
 from __future__ import annotations
 
-import copy
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import accumulate
 from typing import Any
 
 import data
@@ -16,11 +13,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from penchant.domains.base import Encoded, Want
-from penchant.domains.logits import chunked_values
+from penchant.domains.base import Encoded
 from penchant.domains.models import load
-from penchant.domains.paths import ScoringPath
-from penchant.domains.policy import PLAIN, TextPolicy
 from penchant.engine.batching import steps
 from penchant.engine.loop import schedule
 from penchant.engine.precision import choose
@@ -31,91 +25,6 @@ from penchant.objectives.base import Objective, zeros
 from penchant.objectives.scored import Pairs, Scored, masks
 
 
-class Upper(TextPolicy):
-    """A language model whose last `layers` train, with its final norm; the layers below, the embedding and the head (which
-    are one matrix) stay as they are. What the lower layers make of a text is kept in memory, in float32; responses to one
-    prompt share the reading of it, each blind to the others."""
-
-    def __init__(self, policy: TextPolicy, layers: int) -> None:
-        super().__init__(policy.model, policy.tokenizer, stops=policy.stops)
-        whole: Any = self.plain_model
-        below, above = whole.model.layers[:-layers], whole.model.layers[-layers:]
-        self.requires_grad_(False)
-        for part in (above, whole.model.norm):
-            part.requires_grad_(True)
-        # Views of the same modules, kept out of this module's own parts: every parameter has one name.
-        self._parts = (sliced(whole.model, below, nn.Identity()), sliced(whole.model, above, whole.model.norm))
-        self.path = ScoringPath("padded", "logits")  # what rows cost; how they are read is decided here
-        self._kept: dict[tuple[bytes, bytes], Tensor] = {}
-
-    def forward(
-        self, contexts: Sequence[Tensor], responses: Sequence[Sequence[Tensor]], want: Want = PLAIN
-    ) -> dict[str, Tensor]:
-        contexts = [context for context, several in zip(contexts, responses, strict=True) for _ in several]
-        return self._flat(contexts, [y for several in responses for y in several], want)
-
-    def _flat(self, contexts: Sequence[Tensor], responses: Sequence[Tensor], want: Want) -> dict[str, Tensor]:
-        rows: dict[bytes, list[int]] = {}
-        for i, context in enumerate(contexts):
-            rows.setdefault(context.numpy().tobytes(), []).append(i)
-        packed = Packed([[contexts[group[0]], *(responses[i][:-1] for i in group)] for group in rows.values()])
-        names = [[(name, b""), *((name, responses[i].numpy().tobytes()) for i in group)] for name, group in rows.items()]
-        above = self._parts[1](inputs_embeds=self._below(packed, names), **packed.shared, use_cache=False)
-        found = above.last_hidden_state
-        whole: Any = self.plain_model
-        mask = masks([len(y) for y in responses])
-        # A response's first token is predicted by the prompt's last, each further one by the token before it.
-        row, place = torch.zeros(mask.shape, dtype=torch.long), torch.zeros(mask.shape, dtype=torch.long)
-        for r, group in enumerate(rows.values()):
-            for i, begin in zip(group, packed.begins[r][1:], strict=True):
-                row[i], last = r, len(contexts[i]) - 1
-                place[i, : len(responses[i])] = torch.cat(
-                    [torch.tensor([last]), begin + torch.arange(len(responses[i]) - 1)]
-                )
-        answer = torch.cat(list(responses))[None]
-        said = chunked_values(
-            whole.lm_head(found[row[mask], place[mask]])[None], answer, torch.ones_like(answer).bool(), want
-        )
-        return {name: torch.zeros(mask.shape).masked_scatter(mask, x[0]) for name, x in said.items()}
-
-    @torch.no_grad()
-    def _below(self, packed: Packed, names: list[list[tuple[bytes, bytes]]]) -> Tensor:
-        """What the frozen layers make of these rows, [n, tokens, width]: looked up, or read and kept."""
-        if not all(name in self._kept for row in names for name in row):
-            fresh = self._parts[0](input_ids=packed.tokens, **packed.shared, use_cache=False).last_hidden_state
-            for row, said, begins, parts in zip(names, fresh, packed.begins, packed.rows, strict=True):
-                for name, begin, part in zip(row, begins, parts, strict=True):
-                    self._kept[name] = said[begin : begin + len(part)].float().clone()
-        return nn.utils.rnn.pad_sequence([torch.cat([self._kept[name] for name in row]) for row in names], batch_first=True)
-
-
-class Packed:
-    """Rows of [prompt | response | response …], padded at the end; a response sees the prompt and itself, and its positions
-    go on from the prompt's."""
-
-    def __init__(self, rows: list[list[Tensor]]) -> None:
-        """`rows`: each prompt's ids and those of its responses, without their last tokens, which predict nothing."""
-        self.rows = rows
-        self.begins = [list(accumulate(map(len, row), initial=0))[:-1] for row in rows]
-        """Where each part of a row begins."""
-        pad = partial(nn.utils.rnn.pad_sequence, batch_first=True)
-        self.tokens = pad([torch.cat(row) for row in rows])
-        part = pad([torch.cat([torch.full((len(x),), k) for k, x in enumerate(row)]) for row in rows], padding_value=-1)
-        place = pad([torch.cat([torch.arange(len(x)) + len(row[0]) * (k > 0) for k, x in enumerate(row)]) for row in rows])
-        size = part.shape[1]
-        seen = (part[:, None, :] == part[:, :, None]) | (part[:, None, :] == 0)
-        seen = seen & torch.ones(size, size, dtype=torch.bool).tril()
-        self.shared = {"attention_mask": seen[:, None], "position_ids": place}
-        """What every layer is told: who sees whom, [n, 1, tokens, tokens], and the positions."""
-
-
-def sliced(decoder: nn.Module, layers: nn.ModuleList, norm: nn.Module) -> nn.Module:
-    """The decoder with some of its layers and another end; parameters are shared, not copied."""
-    part = copy.copy(decoder)
-    part._modules = {**decoder._modules, "layers": layers, "norm": norm}
-    return part
-
-
 class Bench:
     """One model for many runs: each starts from the same weights and is held against them."""
 
@@ -124,8 +33,10 @@ class Bench:
         self.accelerator = Accelerator(cpu=True)
         self.precision = choose("auto", self.accelerator.device)
         self.precision.apply()
-        loaded = load(model, max_length=max_length, too_long="drop")
-        self.domain, self.policy, self.tokens = loaded.domain, Upper(loaded.policy, layers), tokens
+        loaded = load(model, top=layers, max_length=max_length, too_long="drop")
+        self.domain, self.policy, self.tokens = loaded.domain, loaded.policy, tokens
+        with self.precision.forward(self.accelerator.device):
+            self.policy.follow(self.policy.scoring_path)
         self.start = {name: p.clone() for name, p in self.policy.state().items()}
         self._ref: dict[str, Tensor] = {}
 
