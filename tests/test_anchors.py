@@ -13,13 +13,15 @@ from accelerate import Accelerator
 from torch import nn
 
 from penchant.domains.base import Encoded
+from penchant.domains.models import LoRA, load
 from penchant.domains.paths import ScoringPath, probe
-from penchant.domains.policy import TextPolicy
+from penchant.domains.policy import TextPolicy, reference_of
 from penchant.engine.precision import Precision
 from penchant.engine.settings import Settings
 from penchant.engine.sources import Anchors, FromFile, Kept, Past, Scorer
 from penchant.engine.step import Material, Step
 from penchant.errors import Refusal
+from penchant.feedback.records import Row
 from penchant.files import cache_folder, read_json
 from penchant.objectives import DPO, INPO, TDPO, Objective, Paired, TokenWeighted
 from penchant.objectives.base import Needs, zeros
@@ -217,3 +219,32 @@ def test_rounds_hold_the_policy_against_the_start_of_each(tmp_path: Path, tiny_f
     run = align(tiny_folder, data, INPO(), output=tmp_path / "x", judge=judge, **settings)
     assert not (run.folder / "rounds" / "prev-0001").exists(), "the first round starts where the run does"
     assert list((run.folder / "rounds" / "prev-0002").glob("shard-*.safetensors"))
+
+
+@pytest.mark.parametrize("lora", [0, 4])
+def test_a_reference_that_every_step_reads_is_not_scored_before_and_gives_the_same_step(
+    lora: int, tmp_path: Path, tiny_folder: Path
+):
+    torch.manual_seed(0)
+    loaded = load(tiny_folder, lora=LoRA(lora) if lora else None)
+    policy, domain = loaded.policy, loaded.domain
+    if not lora:
+        policy.hold(load(tiny_folder).policy)
+    encoded = domain.encode([Row(i, "pairs", "is it" + " a" * i, ("yes" * i, "no thank you")) for i in range(1, 6)])
+    scorer = Scorer(domain, policy, FP32, torch.device("cpu"), 60, reference_of(policy), lambda: policy)
+    made = Anchors(scorer, TDPO(), Settings(), Accelerator(cpu=True), tmp_path, lambda *_: None)
+    material, stored = made.material(encoded, "rows"), made.stored(encoded, "rows")
+    assert not material.anchors and isinstance(made.anchors(encoded, "rows")["ref"], type(stored))
+    with torch.no_grad():
+        for i, (_, p) in enumerate(policy.named_trainable()):
+            p.add_(0.02 * torch.randn(p.shape, generator=torch.Generator().manual_seed(i)))
+
+    def stepped(material: Material) -> tuple[float, torch.Tensor]:
+        optimiser = torch.optim.SGD([p for _, p in policy.named_trainable()], lr=0.0)
+        step = Step(policy, domain, TDPO(), optimiser, Accelerator(cpu=True), FP32, tokens=60, clip=1e9)
+        loss = step(material, range(5), zeros(TDPO())).loss
+        return loss, torch.cat([p.grad.flatten() for _, p in policy.named_trainable() if p.grad is not None])
+
+    (live, ours), (cached, theirs) = stepped(material), stepped(replace(material, anchors={"ref": stored}))
+    assert live == pytest.approx(cached, abs=1e-6) and abs(live - 0.6931) > 1e-4
+    assert float((ours - theirs).norm() / theirs.norm()) < 1e-5

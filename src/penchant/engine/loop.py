@@ -126,7 +126,8 @@ def train(job: Job) -> str | None:
                 plan = plan_steps(
                     len(material.rows), settings.batch, settings.epochs, settings.seed + phase, settings.steps
                 )
-                if position.step == 0 and position.place == 0 and job.anchored and "ref" in material.anchors and plan:
+                starts = job.anchored and position == Position() and bool(plan)
+                if starts and "ref" in job.objective.needs.anchors:
                     _check_start(job, step, material, plan[0])
                 for place in range(position.place, len(plan)):
                     started = time.perf_counter()

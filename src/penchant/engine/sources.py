@@ -19,7 +19,7 @@ from penchant.engine.batching import strangers
 from penchant.engine.metrics import reduced
 from penchant.engine.precision import Precision
 from penchant.engine.settings import Settings
-from penchant.engine.step import Material
+from penchant.engine.step import Material, reads_reference
 from penchant.errors import Refusal
 from penchant.objectives.base import Objective, weighs
 from penchant.objectives.scored import Scored
@@ -150,7 +150,7 @@ class Anchors:
                 f"{self.objective!r} reads how much each token counts, but no row says so: give `chosen_weights`, "
                 "`rejected_weights` (or `completion_weights`, `response_weights`) as [[start, end, weight], …] in characters."
             )
-        anchors = self.anchors(rows, title, kept=kept)
+        anchors = {} if reads_reference(self.objective) else self.anchors(rows, title, kept=kept)
         if not needs.mismatched:
             return Material(rows, anchors)
         other = strangers([c.numpy().tobytes() for c in rows.contexts], self.settings.seed)

@@ -31,6 +31,7 @@ class Material:
 
     rows: Encoded
     anchors: Mapping[str, Anchor] = field(default_factory=dict)
+    """Without "ref" where the objective `reads_reference`."""
     mismatched: Encoded | None = None
     mismatched_anchors: Mapping[str, Anchor] = field(default_factory=dict)
 
@@ -160,10 +161,14 @@ class _Running:
     ) -> Scored:
         """blind: with no step counted. alone: without the values and weights that the objective reads of its own rows."""
         values = frozenset() if alone else self.objective.needs.scoring
+        live = not alone and reads_reference(self.objective) and "ref" not in anchors
+        if live:
+            values |= {"ref"}
         with self.step.precision.forward(self.step.accelerator.device):
             y = self.step.domain.score(self.step.policy, encoded, Want(values=values))
         beside = None if alone else self._weight(encoded, y.logp)
-        return Scored(y.logp, y.mask & False if blind else y.mask, None, _at(anchors, rows, y.logp), y.values, beside)
+        held = _at(anchors, rows, y.logp) | ({"ref": y.value("ref")} if live else {})
+        return Scored(y.logp, y.mask & False if blind else y.mask, None, held, y.values, beside)
 
     def _weight(self, encoded: Encoded, like: Tensor) -> Tensor | None:
         """The data's weights of single steps, where the objective reads them."""
@@ -253,6 +258,12 @@ class _Running:
             metrics |= {f"loss/{name}": value for name, value in zip(_names(self.objective), terms, strict=True)}
         units = {name: count for name, count in zip(_names(self.objective), self.counts, strict=True)}
         return Outcome(loss, norm, units, metrics, tokens, {name: x.detach() for name, x in self.state.items()})
+
+
+def reads_reference(objective: Objective) -> bool:
+    """Whether every step has the reference read anyway, for a divergence of whole distributions: its log-probs are then taken
+    there, and a pass over all rows before would be one too many."""
+    return objective.needs.anchors == {"ref"} and "kl" in objective.needs.values
 
 
 def _at(anchors: Mapping[str, Anchor], rows: Sequence[int], like: Tensor) -> dict[str, Tensor]:

@@ -85,7 +85,8 @@ class RunEvidence:
     exist loss/<Term>, reward/chosen, reward/rejected, reward/margin, reward/accuracy, logp/chosen, logp/rejected (means per token),
     length/chosen, length/rejected; of an objective with memory state/<name>, or state/<name>/<category>.
     kind "state", the last: what such an objective remembers in the end, by name; "name/column" by category.
-    kind "eval": accuracy, accuracy/low, accuracy/high, margin, logp/chosen, logp/rejected.
+    kind "eval": accuracy, accuracy/low, accuracy/high, margin, logp/chosen, logp/rejected, and of the ten most probable tokens
+    mass/10/chosen, mass/10/rejected, entropy/10/chosen, entropy/10/rejected (bits).
     kind "round" (on-policy): round (from 1), score (mean over this round's samples) and score/<dimension> where a judge
     has several, kept, ties, failed, identical, distinct2, length, stopped, sampling."""
     train_pairs: PairEvidence | None = None

@@ -26,7 +26,6 @@ from penchant.engine.sources import Anchors, FromFile, Scorer
 from penchant.engine.step import Outcome
 from penchant.errors import Refusal, StoppedRun
 from penchant.evaluation.evidence import IN_PYTHON, RunEvidence, without_texts
-from penchant.evaluation.pairs import accuracy, margin
 from penchant.evaluation.verdict import Verdict, judge_run
 from penchant.feedback.goals import Goals
 from penchant.files import read_json, whole_folder, write, write_json
@@ -259,17 +258,8 @@ class Alignment:
             self.voice.step(position, planned, source.phases, outcome, seconds)
 
         def evaluate(step: int) -> dict[str, float]:
-            found = measure.pairs(prepared.held_pairs, "held-out pairs")
-            assert found is not None
-            right = accuracy(found)
-            return {
-                "accuracy": right.value,
-                "accuracy/low": right.low,
-                "accuracy/high": right.high,
-                "margin": margin(found).value,
-                "logp/chosen": sum(found.logp_chosen) / sum(found.length_chosen),
-                "logp/rejected": sum(found.logp_rejected) / sum(found.length_rejected),
-            }
+            assert prepared.held_pairs is not None
+            return measure.line(prepared.held_pairs, "held-out pairs")
 
         job = Job(
             wrapped,

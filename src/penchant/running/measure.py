@@ -19,8 +19,9 @@ from penchant.engine.precision import Precision
 from penchant.engine.settings import Settings
 from penchant.engine.sources import Anchors
 from penchant.evaluation.evidence import ListEvidence, PairEvidence, SampleEvidence
+from penchant.evaluation.likelihood import TopK
 from penchant.evaluation.lists import list_evidence
-from penchant.evaluation.pairs import pair_evidence
+from penchant.evaluation.pairs import accuracy, margin, pair_evidence
 from penchant.evaluation.samples import sample_evidence
 from penchant.feedback.goals import Goals
 from penchant.feedback.records import Prompt, as_text
@@ -32,6 +33,9 @@ from penchant.rewards.base import Comparer, Context, Judge
 from penchant.rewards.compare import WinAgainst
 from penchant.rollouts.round import judged
 from penchant.version import __version__
+
+WATCHED = TopK()
+"""What is followed of held-out pairs besides what the objective reads."""
 
 
 class Measure:
@@ -52,8 +56,30 @@ class Measure:
     def pairs(self, rows: Encoded | None, title: str) -> PairEvidence | None:
         """The policy's rewards and log-probs on pairs; None where there are none, or the objective has no reward."""
         batch = self._batch(rows, title)
-        if rows is None or batch is None:
-            return None
+        return None if rows is None or batch is None else self._pairs(rows, batch)
+
+    def line(self, rows: Encoded, title: str) -> dict[str, float]:
+        """What is followed of held-out pairs during a run, with the monitors' numbers of chosen and rejected."""
+        batch = self._batch(rows, title, WATCHED.values)
+        assert isinstance(batch, Pairs)
+        found = self._pairs(rows, batch)
+        right = accuracy(found)
+        watched = {
+            f"{name}/{side}": x
+            for side, y in (("chosen", batch.w), ("rejected", batch.l))
+            for name, x in WATCHED(y).items()
+        }
+        return {
+            "accuracy": right.value,
+            "accuracy/low": right.low,
+            "accuracy/high": right.high,
+            "margin": margin(found).value,
+            "logp/chosen": sum(found.logp_chosen) / sum(found.length_chosen),
+            "logp/rejected": sum(found.logp_rejected) / sum(found.length_rejected),
+            **watched,
+        }
+
+    def _pairs(self, rows: Encoded, batch: Batch) -> PairEvidence:
         assert isinstance(batch, Pairs)
         seen: dict[bytes, int] = {}
         groups = [seen.setdefault(c.numpy().tobytes(), len(seen)) for c in rows.contexts]
@@ -67,16 +93,16 @@ class Measure:
         assert isinstance(batch, Lists)
         return list_evidence(self.objective, [batch], rows.numbers)
 
-    def _batch(self, rows: Encoded | None, title: str) -> Batch | None:
-        """All rows scored; None where there is nothing to measure. They are held against the start of the run, which is every
-        phase's start too here, so that before and after are alike."""
+    def _batch(self, rows: Encoded | None, title: str, watched: frozenset[str] = frozenset()) -> Batch | None:
+        """All rows scored, with the values a monitor needs; None where there is nothing to measure. They are held against the
+        start of the run, which is every phase's start too here, so that before and after are alike."""
         if rows is None or not rewards(self.objective):
             return None
         stores = self._stores.get(id(rows))
         if stores is None:
             stores = self._stores[id(rows)] = self.anchors.anchors(rows, title, also=("ref",))
         anchors = {name: store(range(len(rows))) for name, store in stores.items()}
-        values = sorted(self.objective.needs.scoring)
+        values = sorted(self.objective.needs.scoring | watched)
         if self.anchors.scorer.moved or values:
             logp, *beside = self._all(rows, lambda some: self._said(some, values))
         else:  # A policy that has not moved is its own reference: what is stored is what it would say.
