@@ -145,8 +145,7 @@ def _optimiser(optimiser: torch.optim.Optimizer, names: Mapping[str, torch.nn.Pa
     out = {}
     for name, parameter in names.items():
         for key, x in optimiser.state.get(parameter, {}).items():
-            # clone: safetensors refuses tensors that share memory
-            out[f"{key}/{name}"] = torch.as_tensor(x).detach().cpu().clone().contiguous()
+            out[f"{key}/{name}"] = torch.as_tensor(x).detach().cpu().contiguous()
     return out
 
 

@@ -68,6 +68,8 @@ class Job:
         default=lambda position, planned, outcome, seconds: None
     )
     """Called after every step with the steps planned in this phase and the seconds it took, for progress bars."""
+    say: Callable[[str], None] = field(default=lambda line: None)
+    """Called with a line for the person who waits."""
 
 
 def train(job: Job) -> str | None:
@@ -84,6 +86,7 @@ def train(job: Job) -> str | None:
         accelerator,
         job.precision,
         tokens=settings.tokens,
+        shrunk=lambda tokens, said: _shrunk(job, position, tokens, said),
         clip=settings.clip,
     )
     levels = {"annotator": job.source.annotators}
@@ -96,6 +99,8 @@ def train(job: Job) -> str | None:
     if accelerator.is_main_process:
         job.folder.rewind(position.step)
     saved = position.step if found is not None else -1
+    accelerator.wait_for_everyone()
+    step.budget = min([step.budget, *(line["tokens"] for line in job.folder.history() if line["kind"] == "memory")])
 
     def save() -> None:
         nonlocal saved
@@ -137,6 +142,7 @@ def train(job: Job) -> str | None:
                     with interrupt.deferred():
                         outcome = _taken(job, step, material, plan[place], memory)
                         memory = outcome.state
+                        optimiser.zero_grad(set_to_none=True)  # what follows a step needs the room
                         position = Position(position.step + 1, phase, place + 1)
                         seconds = time.perf_counter() - started
                         state = followed(job.objective.shown(memory), levels)
@@ -196,6 +202,12 @@ def _taken(job: Job, step: Step, material: Material, rows: Sequence[int], memory
                 save_file({name: x.clone().contiguous() for name, x in tensors.items()}, draft / "rows.safetensors")
                 write_json(draft / "rows.json", {"said": str(broken), "numbers": list(encoded.numbers)})
         raise BrokenStep(f"{broken} The rows are saved in {job.folder.stopped}.", broken.rows) from None
+
+
+def _shrunk(job: Job, position: Position, tokens: int, said: str) -> None:
+    """A smaller token budget from this step on: said, and noted, so that a resumed run begins its steps with it."""
+    job.say(said)
+    _note(job, {"kind": "memory", "step": position.step, "tokens": tokens})
 
 
 def _line(

@@ -51,6 +51,8 @@ class Settings(BaseModel):
     """Decides shuffling, splitting, sampling and new adapters' weights."""
     tokens: Whole = 4096
     """Token budget of a micro-batch: memory follows it, results do not."""
+    max_memory: Above | None = None
+    """GiB that each process may hold: `tokens` is chosen so that the run keeps to it, by measuring at the start."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Number format of the forward pass; auto measures this machine and prints what it chose. Weights stay float32."""
     threads: Count = 0

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from penchant.domains.base import Domain, Encoded, Want
 from penchant.engine.batching import share
+from penchant.engine.budget import halved
 from penchant.engine.metrics import Totals, measure, reduced
 from penchant.engine.precision import Precision
 from penchant.errors import StoppedRun
@@ -73,15 +74,32 @@ class Step:
         *,
         tokens: int,
         clip: float,
+        shrunk: Callable[[int, str], None] = lambda tokens, said: None,
     ) -> None:
+        """shrunk: told the new token budget, and why, when a device had no memory for the old one."""
         self.policy, self.domain, self.objective, self.optimiser = policy, domain, objective, optimiser
         self.accelerator, self.precision, self.budget, self.clip = accelerator, precision, tokens, clip
+        self.shrunk = shrunk
         self.parameters = [p for group in optimiser.param_groups for p in group["params"]]
 
     def __call__(self, material: Material, rows: Sequence[int], state: Mapping[str, Tensor]) -> Outcome:
         """One step on the given rows, with the objective's state; the new state is in the outcome. Raises BrokenStep,
-        before any weight has changed, where the loss or its gradient is not finite."""
-        whole = material.rows.select(rows)
+        before any weight has changed, where the loss or its gradient is not finite. Where the device has no memory left, the
+        step begins anew with half the token budget."""
+        whole, run = material.rows.select(rows), None
+        while run is None:
+            try:
+                run = self._summed(material, whole, rows, state)
+            except torch.OutOfMemoryError:
+                self.optimiser.zero_grad(set_to_none=True)
+            if run is None:  # out here: as long as the error is handled, it keeps what was computed
+                self._halve(whole)
+        outcome = run.outcome(sum(whole.sizes), float(torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)))
+        self.optimiser.step()
+        return outcome
+
+    def _summed(self, material: Material, whole: Encoded, rows: Sequence[int], state: Mapping[str, Tensor]) -> _Running:
+        """The step's gradient, summed over micro-batches and ranks."""
         groups = [[rows[i] for i in group] for group in self._micro_batches(whole)]
         mine = share(groups, self.accelerator.process_index, self.accelerator.num_processes)
         run = _Running(self, material, list(rows), dict(state), once=len(groups) == 1)
@@ -101,10 +119,30 @@ class Step:
                 loss = run.loss(group, batch) if slopes is None else run.replay(group, y, slopes, batch)
                 # Data-parallel wrappers average gradients over ranks, but the step is a sum over them.
                 (loss * self.accelerator.num_processes).backward()
+        return run
 
-        outcome = run.outcome(sum(whole.sizes), float(torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)))
-        self.optimiser.step()
-        return outcome
+    def _halve(self, whole: Encoded) -> None:
+        """Cuts the step smaller. Several ranks cannot: the others may be waiting within a backward pass for this one's
+        gradient, and would cut theirs otherwise than it does."""
+        if self.accelerator.num_processes > 1:
+            raise StoppedRun(
+                f"rank {self.accelerator.process_index} has no memory left for a micro-batch of {self.budget:,} tokens, and "
+                f"the other ranks are waiting for its gradient. Start again with --max-memory, or --tokens {self.budget // 2}."
+            )
+        fewer = halved(self.budget, self.domain.cost(self.policy, whole).micro_batches)
+        if fewer is None:
+            raise StoppedRun(
+                f"the device has no memory left for the longest of rows {', '.join(map(str, whole.numbers[:10]))} alone; no "
+                "weight was changed. Lower --max-length, train an adapter with --lora, or take a larger device."
+            )
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        before, self.budget = self.budget, fewer
+        self.shrunk(
+            fewer,
+            f"no memory left for micro-batches of {before:,} tokens: from this step on they have {fewer:,}, which changes "
+            "results by rounding alone",
+        )
 
     def _micro_batches(self, rows: Encoded) -> list[list[int]]:
         return self.domain.cost(self.policy, rows).micro_batches(self.budget)

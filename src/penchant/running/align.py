@@ -16,6 +16,7 @@ from penchant.domains.models import Loaded
 from penchant.domains.paths import ScoringPath
 from penchant.domains.policy import reference_of
 from penchant.engine import checkpoint
+from penchant.engine.budget import returning
 from penchant.engine.checkpoint import Position
 from penchant.engine.folder import RunFolder
 from penchant.engine.loop import Job, train
@@ -36,12 +37,14 @@ from penchant.report.page import render
 from penchant.rewards.asking import Asking
 from penchant.rewards.base import Comparer, Judge
 from penchant.running import choices
+from penchant.running.ceiling import budget
 from penchant.running.consistent import consistent
 from penchant.running.judging import ready
 from penchant.running.measure import Measure, reference_cache
 from penchant.running.models import Models
 from penchant.running.prepare import Prepared, prepare
 from penchant.running.voice import Voice
+from penchant.words import brief
 
 TRAIN_PAIRS = 256
 """Trained pairs that are scored again at the end, to see what was memorised."""
@@ -67,6 +70,8 @@ class Alignment:
         self.models = Models(model, settings)
         consistent(objective, settings, judge)
         torch.set_num_threads(settings.thread_count)
+        if settings.max_memory is not None:
+            returning()
         self.accelerator = Accelerator(log_with=list(settings.trackers) or None, project_dir=str(output))
         launched = int(os.environ.get("WORLD_SIZE", "1"))
         if launched != self.accelerator.num_processes:
@@ -79,6 +84,11 @@ class Alignment:
         """Everything, in order. A run that was finished already is only judged again."""
         try:
             return self._run()
+        except torch.OutOfMemoryError as error:
+            raise Refusal(
+                f"the device has no memory left outside a step ({brief(str(error), 200)}). Give --max-memory, or lower "
+                "--max-length."
+            ) from None
         finally:
             self.accelerator.end_training()  # closes the trackers, and what joins the processes
             self.folder.release()
@@ -104,7 +114,9 @@ class Alignment:
             self.voice.say(f"{self.folder.path} holds this run, finished: nothing is left to do.")
             evidence = RunEvidence.from_json(read_json(self.folder.evidence))
             return evidence, judge_run(evidence)
-        precision, chosen = self._choices(loaded)
+        asked = self._asked()
+        precision, chosen = self._choices(loaded, prepared)
+        self.settings = self.settings.model_copy(update={"tokens": chosen["tokens"]})
         if "kl" in self.objective.needs.values and not loaded.policy.knows_reference:
             loaded.policy.hold(self.models.load().policy)
 
@@ -125,7 +137,7 @@ class Alignment:
         else:
             assert judge is not None
             source = FromRounds(prepared.prompts, judge, anchors, self.settings, self.folder)
-        begun = replace(before, settings=self._asked(), choices=chosen, data=prepared.about)
+        begun = replace(before, settings=asked, choices=chosen, data=prepared.about)
         try:
             stopped = self._train(loaded, source, scorer, measure, prepared, precision)
         except StoppedRun as error:
@@ -195,13 +207,14 @@ class Alignment:
                 self.earlier = sum(line["seconds"] for line in steps)
         self.accelerator.wait_for_everyone()
 
-    def _choices(self, loaded: Loaded) -> tuple[Precision, dict[str, Any]]:
+    def _choices(self, loaded: Loaded, prepared: Prepared) -> tuple[Precision, dict[str, Any]]:
         """How this run computes: chosen by the first process at the first start, the same ever after and everywhere."""
         accelerator = self.accelerator
         device, processes = accelerator.device, accelerator.num_processes
         if accelerator.is_main_process and not self.folder.choices:
             saved = lambda name: self.models.saved(name, loaded)  # noqa: E731
-            self.folder.record(self.identity, choices.choose(loaded, self.settings, device, processes, saved))
+            fit = lambda *how: budget(loaded, prepared, self.objective, self.settings, *how, device, processes)  # noqa: E731
+            self.folder.record(self.identity, choices.choose(loaded, self.settings, device, processes, saved, fit))
         elif accelerator.is_main_process:
             reached = checkpoint.reached(self.folder.checkpoints)
             still, changed = choices.still(self.folder.choices, loaded, device, processes, reached)
@@ -273,6 +286,7 @@ class Alignment:
             self.folder,
             evaluate=evaluate if self.settings.evaluate_every else None,
             report=report,
+            say=self.voice.say,
         )
         stopped = train(job)
         scorer.moved = True

@@ -15,6 +15,7 @@ from penchant.domains.models import Loaded
 from penchant.domains.paths import ScoringPath, alike, probe
 from penchant.domains.policy import TextPolicy
 from penchant.engine import precision as number_format
+from penchant.engine.budget import Budget
 from penchant.engine.precision import Precision
 from penchant.engine.settings import Settings
 from penchant.errors import Refusal
@@ -23,18 +24,27 @@ from penchant.version import versions
 
 
 def choose(
-    loaded: Loaded, settings: Settings, device: torch.device, processes: int, saved: Callable[[str], Loaded]
+    loaded: Loaded,
+    settings: Settings,
+    device: torch.device,
+    processes: int,
+    saved: Callable[[str], Loaded],
+    fit: Callable[[Precision, ScoringPath], Budget | None],
 ) -> dict[str, Any]:
-    """Everything that is chosen, and what it was chosen for, ready to be written. saved: a model of the history by name."""
+    """Everything that is chosen, and what it was chosen for, ready to be written. saved: a model of the history by name. fit:
+    the token budget that is measured, if one is."""
     precision = number_format.choose(settings.precision, device)
     precision.apply()
     with precision.forward(device):
         scoring = probe(loaded.policy)
         history = {name: _read(saved(name).policy, loaded.policy, scoring).to_json() for name in settings.history}
+    budget = fit(precision, scoring)
     return {
         "precision": precision.to_json(),
         "scoring": scoring.to_json(),
         "history": history,
+        "tokens": settings.tokens if budget is None else budget.tokens,
+        "budget": None if budget is None else budget.to_json(),
         "threads": torch.get_num_threads(),
         "model": loaded.source,
         "parameters": sum(p.numel() for p in loaded.policy.parameters()),
@@ -115,7 +125,8 @@ def follow(choices: dict[str, Any], loaded: Loaded) -> tuple[Precision, ScoringP
 
 def told(choices: dict[str, Any], precision: Precision, scoring: ScoringPath) -> str:
     """The choices in a line."""
+    budget = "" if choices["budget"] is None else f"; {Budget(**choices['budget'])}"
     return (
         f"precision {precision}; {choices['trained_parameters']:,} of {choices['parameters']:,} parameters train; "
-        f"device {choices['device']}, {choices['threads']} threads; {scoring}"
+        f"device {choices['device']}, {choices['threads']} threads; {scoring}{budget}"
     )

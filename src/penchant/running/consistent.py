@@ -22,6 +22,7 @@ def consistent(objective: Objective, settings: Settings, judge: Judge | Comparer
         paired_by(objective, settings, judge)
     idle = {
         "without lora": () if settings.lora else ("lora_alpha", "lora_targets"),
+        "with max_memory, which chooses it": () if settings.max_memory is None else ("tokens",),
         "without rounds": () if settings.rounds else ("prompts_per_round", "samples", "pairing"),
     }
     for why, names in idle.items():
