@@ -27,7 +27,10 @@ ROWS: dict[str, str] = {
     "epoch": "epochs:measure",
     "algorithm": "paths:algorithm",
     "lists": "paths:lists",
+    "memory": "peaks:measure",
     "peak": "steps:peak",
+    "trunk": "plugged:trunk",
+    "sampling": "sampling:measure",
     "exact": "exactness:measure",
     "growth": "growth:measure",
 }

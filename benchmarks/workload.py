@@ -63,18 +63,22 @@ def precision(name: Literal["bf16", "fp32"]) -> Precision:
     return choose(name, CPU)
 
 
-def step_on(model: Loaded, rows: Encoded, how: Precision) -> Callable[[], object]:
+def step_on(model: Loaded, rows: Encoded, how: Precision, budget: int | None = None) -> Callable[[], object]:
     """One optimiser step of DPO as a run takes it: counting, micro-batches, forward, backward, metrics, clipping, AdamW. The
-    reference's log-probs were computed before, as in a run."""
+    reference's log-probs were computed before, as in a run. budget: tokens of a micro-batch, if not the settings' own."""
     how.apply()
+    budget = budget or Settings().tokens
     with torch.no_grad(), how.forward(CPU):
         model.policy.follow(model.policy.scoring_path)  # probed now, not in the first step
-        ref = model.domain.score(model.policy, rows).logp
+        groups = model.domain.cost(model.policy, rows).micro_batches(budget)
+        ref = torch.zeros(len(rows.lengths), max(rows.lengths))
+        for group in groups:
+            some = model.domain.score(model.policy, rows.select(group)).logp
+            ref[rows.places(group), : some.shape[1]] = some
     parameters = [p for _, p in model.policy.named_trainable()]
     optimiser = torch.optim.AdamW(parameters, lr=RATE, weight_decay=0.0, fused=True)
-    budget = Settings().tokens
     step = Step(model.policy, model.domain, DPO(beta=BETA), optimiser, Accelerator(cpu=True), how, tokens=budget, clip=1.0)
-    material = Material(rows, {"ref": lambda some: ref[rows.places(some)]})
+    material = Material(rows, {"ref": lambda some: ref[rows.places(some), : max(rows.select(some).lengths)]})
 
     def act() -> object:
         how.apply()
