@@ -16,6 +16,7 @@ from penchant.version import __version__
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 PAGES = (HERE.parent / "docs" / "performance.md", HERE.parent / "README.md")
+NOT_YET = "Not measured yet."
 PLACE = re.compile(r"(<!-- bench: (\w+) -->\n).*?(\n<!-- end of bench -->)", re.DOTALL)
 
 
@@ -26,8 +27,9 @@ def results_file() -> Path:
 
 
 def newest() -> Path:
-    """The results of the highest version there is."""
-    return max(RESULTS.glob("*.json"), key=lambda path: tuple(int(n) for n in re.findall(r"\d+", path.stem)))
+    """The results of the highest version there is; this version's place where there are none."""
+    by_number = lambda path: tuple(int(n) for n in re.findall(r"\d+", path.stem))  # noqa: E731
+    return max(RESULTS.glob("*.json"), key=by_number, default=results_file())
 
 
 def kept(path: Path) -> dict[str, Any]:
@@ -45,7 +47,13 @@ def publish(held: Mapping[str, Any]) -> None:
 
 def filled(text: str, held: Mapping[str, Any]) -> str:
     """A document with every place `<!-- bench: NAME -->` … `<!-- end of bench -->` as the results say it."""
-    return PLACE.sub(lambda found: f"{found[1]}{SAID[found[2]](held)}{found[3]}", text)
+
+    def said(found: re.Match[str]) -> str:
+        say, rows = SAID[found[2]]
+        there = bool(held["rows"]) and all(row in held["rows"] for row in rows)
+        return f"{found[1]}{say(held) if there else NOT_YET}{found[3]}"
+
+    return PLACE.sub(said, text)
 
 
 def figure(held: Mapping[str, Any], row: str, number: int = 0) -> Figure:
@@ -90,4 +98,10 @@ def the_missed(held: Mapping[str, Any]) -> str:
     return "\n".join(f"- {f.name}: {f.value:.3g}, {f.reached}." for f in missed)
 
 
-SAID = {"table": the_table, "machine": the_machine, "speed": the_speed, "missed": the_missed}
+SAID = {
+    "table": (the_table, ()),
+    "machine": (the_machine, ()),
+    "speed": (the_speed, ("step", "algorithm")),
+    "missed": (the_missed, ()),
+}
+"""What stands in each place, and the rows that it needs."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from figures import Figure
+from dataclasses import replace
+
+from figures import Figure, ratio
 
 
 def trunk(rounds: int) -> list[Figure]:
@@ -38,4 +40,22 @@ def trunk(rounds: int) -> list[Figure]:
             peer=found["peak_all_gib"],
             sides="GiB",
         ),
+    ]
+
+
+def sampling(rounds: int) -> list[Figure]:
+    """Samples that share their prompt's keys and values, against `transformers.generate` at its fastest."""
+    import sampling as measured
+
+    found = measured.measure(rounds)
+    assert found["greedy_equal"], "greedy answers differ from those of generate"
+    what = f"sampling, K = {found['answers']} for each of {len(found['prompts'])} prompts"
+    note = f"{found['tokens']} tokens each; prompts of {min(found['prompts'])} to {max(found['prompts'])}"
+    seconds = found["cpu_seconds"]
+    return [
+        replace(ratio(seconds, peer, ours, f"{what}, {name}, against `generate`", **wanted), note=note)
+        for peer, ours, name, wanted in (
+            ("generate, bf16 weights", "ours, bf16", "bf16", {"at_least": 1.4, "stretch": 2.0}),
+            ("generate, float32", "ours, float32", "float32", {}),
+        )
     ]

@@ -23,6 +23,17 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Any:
         del sys.modules[name]
 
 
+def test_documents_quote_the_newest_results_to_the_letter(bench: Any):
+    documents = bench("documents")
+    held = documents.kept(documents.newest())
+    quoted = set()
+    for page in documents.PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert documents.filled(text, held) == text, f"{page.name} is not what `make bench` measured; it writes it anew"
+        quoted |= {found[2] for found in documents.PLACE.finditer(text)}
+    assert quoted == set(documents.SAID)
+
+
 def test_every_row_names_a_function_that_is_there(bench: Any):
     runner = bench("bench")
     for row, place in runner.ROWS.items():
