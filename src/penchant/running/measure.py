@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from penchant.domains import logits, merging, paths, policy, tree, trunk
+from penchant.domains import blocks, logits, merging, paths, policy, tree, trunk
 from penchant.domains.base import Encoded
 from penchant.domains.paths import ScoringPath
 from penchant.engine.precision import Precision
@@ -178,7 +178,8 @@ def reference_cache(model: str, precision: Precision, device: torch.device, path
     named by their ids. `model`: its fingerprint, which covers weights, tokenizer, template, options and the code that makes
     ids. `path`: how it reads responses."""
     code = "".join(
-        Path(str(module.__file__)).read_text(encoding="utf-8") for module in (policy, paths, tree, merging, trunk, logits)
+        Path(str(module.__file__)).read_text(encoding="utf-8")
+        for module in (policy, paths, tree, blocks, merging, trunk, logits)
     )
     made = (
         __version__,
