@@ -18,7 +18,7 @@ import pytest
 from kills import Ended, Moment, Runs
 from test_align import pairs
 
-TIMES = {"seconds", "sampling"}
+TIMES = {"seconds", "sampling", "seconds/sample", "seconds/judge", "seconds/pair"}
 """What a clock decided: how long things took, and the share of sampling in it."""
 ONLINE = [
     "--rounds",

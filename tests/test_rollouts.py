@@ -56,6 +56,7 @@ class Words:
         top_p: float = 1.0,
         seed: int = 0,
         scored: bool = True,
+        sampler: Any = None,
     ) -> Samples:
         random = torch.Generator().manual_seed(seed)
         drawn = [[self.draw(random, limit) for _ in range(count)] for _ in contexts]

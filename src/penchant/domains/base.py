@@ -277,8 +277,10 @@ class Domain(Protocol):
         top_p: float = 1.0,
         seed: int = 0,
         scored: bool = True,
+        sampler: Any = ...,
     ) -> Samples:
-        """`count` responses to each context. temperature 0 is greedy. `scored`: whether their log-probs are wanted."""
+        """`count` responses to each context. temperature 0 is greedy. `scored`: whether their log-probs are wanted.
+        `sampler`: who draws, in the domain's own terms; left out, the policy."""
         ...
 
     def recombine(self, encoded: Encoded, i: Sequence[int], j: Sequence[int]) -> Encoded:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -29,6 +30,28 @@ class Answer:
     """log π of each at temperature 1, as the sampler saw it while it drew."""
 
 
+@runtime_checkable
+class Sampler(Protocol):
+    """Who draws answers: `generate` here, or somebody in its place."""
+
+    def __call__(
+        self,
+        policy: TextPolicy,
+        prompts: Sequence[Tensor],
+        *,
+        stops: Collection[int],
+        count: int,
+        limit: int,
+        temperature: float,
+        top_p: float,
+        seed: int,
+        batch: int,
+        numbers: Sequence[int],
+    ) -> list[list[Answer]]:
+        """What `generate` says."""
+        ...
+
+
 @torch.no_grad()
 def generate(
     policy: TextPolicy,
@@ -41,13 +64,12 @@ def generate(
     top_p: float,
     seed: int,
     batch: int,
-    numbers: Sequence[int] | None = None,
+    numbers: Sequence[int],
 ) -> list[list[Answer]]:
     """`count` answers of at most `limit` tokens to each prompt's ids, int64, each ending in one of `stops` unless it was
-    cut. `batch` is how many tokens are held at once. `numbers`: the i of each prompt, from which and seed and k the random
-    numbers of its sample k are made; its place here, where these are all."""
+    cut. `batch` is how many tokens are held at once. `numbers`: the i of each prompt, from which and from seed and k the random
+    numbers of its sample k are made."""
     out: list[list[Answer]] = [[] for _ in prompts]
-    numbers = range(len(prompts)) if numbers is None else numbers
     assert policy.scoring_path is not None  # probed, if it was not, with the model's layers as they are
     with laid_out(policy.plain_model):
         for rows in by_size([len(prompt) + count * limit for prompt in prompts], batch):

@@ -19,7 +19,7 @@ from penchant.domains.chat import Chat, Template, Unfit
 from penchant.domains.extras import ADVANTAGE, SECOND, check
 from penchant.domains.merging import merge, parts, unmerged
 from penchant.domains.policy import PLAIN, unwrap
-from penchant.domains.sampling import generate
+from penchant.domains.sampling import Sampler, generate
 from penchant.errors import Refusal
 from penchant.feedback.goals import Goals
 from penchant.feedback.records import STOPPED, Accounting, Problem, Prompt, Row
@@ -212,10 +212,12 @@ class Text:
         scored: bool = True,
         batch: int = 8192,
         goal: float | int | None = None,
+        sampler: Sampler = generate,
     ) -> Samples:
         """`count` answers of at most `limit` tokens to each prompt; temperature 0 is greedy. Sample k of prompt i hangs on
         (seed, i, k) and the prompt alone. `scored`: whether the log-probs are wanted. `batch`: tokens held at once. `goal`:
-        the score asked for, of a model that was trained towards goals. Raises Refusal, naming the prompt from 1."""
+        the score asked for, of a model that was trained towards goals. `sampler`: who draws, if not the policy itself. Raises
+        Refusal, naming the prompt from 1."""
         if count < 1 or limit < 1 or batch < 1:
             raise Refusal(f"count={count}, limit={limit}, batch={batch}: each must be at least 1.")
         if not (math.isfinite(temperature) and temperature >= 0 and 0 < top_p <= 1):
@@ -225,7 +227,7 @@ class Text:
         trained = inner.training
         inner.eval()
         try:
-            drawn = generate(
+            drawn = sampler(
                 inner,
                 prompts,
                 stops=self.chat.stops,
@@ -235,6 +237,7 @@ class Text:
                 top_p=top_p,
                 seed=seed,
                 batch=batch,
+                numbers=range(len(prompts)),
             )
             answers = [[answer.ids for answer in row] for row in drawn]
             unknown = torch.full((len(prompts) * count,), torch.nan)

@@ -4,11 +4,17 @@ itself and keeps every round, so that a killed run goes on with the same rows.""
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import torch
+
 from penchant.engine.batching import order
+from penchant.engine.drawing import Drawing, told
 from penchant.engine.folder import RunFolder
+from penchant.engine.metrics import reduced
 from penchant.engine.settings import Settings
 from penchant.engine.sources import Anchors, Kept
 from penchant.engine.step import Material
@@ -16,7 +22,11 @@ from penchant.errors import Refusal
 from penchant.files import write
 from penchant.rewards.base import Comparer, Context, Judge
 from penchant.rewards.function import why
-from penchant.rollouts.round import Round, rollout
+from penchant.rollouts.round import Round, Sampling, as_contexts, concluded, fits
+from penchant.rollouts.server import Server
+
+SERVER = 600.0
+"""Seconds to wait for a server's answer to all samples of a prompt."""
 
 
 class FromRounds:
@@ -35,6 +45,11 @@ class FromRounds:
             settings,
             folder,
         )
+        fits(judge, settings.pairing)
+        server = None
+        if settings.engine == "vllm":
+            server = Server(str(settings.server), folder.rounds / "server", SERVER)
+        self._drawing = Drawing(anchors.scorer, settings, anchors.accelerator, server)
         self._rows: dict[int, Sequence[Mapping[str, Any]]] = {}
 
     def material(self, phase: int, step: int, begun: bool = False) -> Material:
@@ -57,32 +72,42 @@ class FromRounds:
         return self._anchors.material(made.pairs.encoded, f"round {made.number}", self.annotators, kept)
 
     def _round(self, phase: int, begun: bool) -> Round:
-        scorer, settings = self._anchors.scorer, self._settings
-        path = self._folder.rounds / f"round-{phase + 1:04d}.jsonl"
+        scorer = self._anchors.scorer
+        path = self._path(phase)
         if begun and not path.exists():
             raise Refusal(
                 f"{path} is gone: what the policy said as round {phase + 1} began cannot be sampled again, for the policy has "
                 "moved on. Put the file back, or start the run anew with --overwrite."
             )
-        # One process samples; the others read what it wrote.
-        if self._anchors.accelerator.is_main_process and not path.exists():
-            self._anchors.progress(f"round {phase + 1}: sampling", 0, 1)
-            rollout(
-                scorer.domain,
-                scorer.policy,
-                self._chosen(phase),
-                self._judge,
-                count=settings.samples,
-                limit=settings.limit,
-                temperature=settings.temperature,
-                top_p=settings.top_p,
-                seed=settings.seed * 100_003 + phase + 1,
-                how=settings.pairing,
-                number=phase + 1,
-            ).save(path)
-            self._anchors.progress(f"round {phase + 1}: sampling", 1, 1)
-        self._anchors.accelerator.wait_for_everyone()
+        accelerator = self._anchors.accelerator
+        lacks = torch.tensor(float(accelerator.is_main_process and not path.exists()), device=accelerator.device)
+        if reduced(accelerator, lacks):  # whether it is there, the first process says: another might see it a moment later
+            self._make(phase, path)
         return Round.load(path, scorer.domain)
+
+    def _path(self, phase: int) -> Path:
+        return self._folder.rounds / f"round-{phase + 1:04d}.jsonl"
+
+    def _make(self, phase: int, path: Path) -> None:
+        """Samples in every process its share; the first has all of them judged and writes the round, whole."""
+        settings, accelerator = self._settings, self._anchors.accelerator
+        title = f"round {phase + 1}: sampling"
+        self._anchors.progress(title, 0, 1)
+        asked, seed = as_contexts(self._chosen(phase)), settings.seed * 100_003 + phase + 1
+        sampling = Sampling(
+            *(settings.samples, settings.limit, float(settings.temperature), float(settings.top_p), seed, settings.pairing),
+            settings.engine,
+        )
+        start = time.perf_counter()
+        samples, agreement = self._drawing([context.prompt for context in asked], seed)
+        seconds, problem = time.perf_counter() - start, None
+        if accelerator.is_main_process:
+            try:
+                concluded(asked, samples, self._judge, sampling, phase + 1, seconds, agreement).save(path)
+            except (Refusal, OSError) as error:
+                problem = error
+        told(accelerator, problem, "judge or write the round")
+        self._anchors.progress(title, 1, 1)
 
     def _chosen(self, phase: int) -> list[Context]:
         """The prompts of a round: all, or the next so many of an order that is shuffled anew when it is used up."""
@@ -97,6 +122,6 @@ class FromRounds:
         """pairs.jsonl: what all rounds so far preferred, as feedback that `penchant align` reads."""
         for k in range(phase + 1):
             if k not in self._rows:
-                self._rows[k] = self._round(k, begun=True).pairs.rows
+                self._rows[k] = Round.load(self._path(k), self._anchors.scorer.domain).pairs.rows  # no process waits here
         lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for k in range(phase + 1) for row in self._rows[k]]
         write(self._folder.pairs, "".join(line + "\n" for line in lines))

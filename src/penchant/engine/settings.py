@@ -108,6 +108,10 @@ class Settings(BaseModel):
     pairing: Literal["best-worst", "all", "ranked", "baseline", "star", "borda", "tideman", "merge"] = "best-worst"
     """How judged samples become pairs. The first three go by scores and give the column margin; the others rank by
     comparisons and give strength."""
+    engine: Literal["own", "vllm"] = "own"
+    """Who samples a round: the model itself, or a vLLM server that is given its weights."""
+    server: str | None = None
+    """Address of that server, as http://127.0.0.1:8000; its key, where it wants one, stands in VLLM_API_KEY."""
 
     # Judging the run
     evaluate_every: Count = 0
@@ -159,5 +163,5 @@ class Settings(BaseModel):
     def identity(self) -> dict[str, Any]:
         """What decides the run's results: its weights, and what is measured before and after, which must be measured alike.
         Two runs that agree in this are the same run; how often one is looked at or saved on the way changes nothing."""
-        apart = {"threads", "evaluate_every", "save_every", "keep", "overwrite", "trackers", "report_samples"}
+        apart = {"server", "threads", "evaluate_every", "save_every", "keep", "overwrite", "trackers", "report_samples"}
         return self.model_dump(mode="json", exclude=apart)

@@ -88,7 +88,9 @@ class RunEvidence:
     kind "eval": accuracy, accuracy/low, accuracy/high, margin, logp/chosen, logp/rejected, and of the ten most probable tokens
     mass/10/chosen, mass/10/rejected, entropy/10/chosen, entropy/10/rejected (bits).
     kind "round" (on-policy): round (from 1), score (mean over this round's samples) and score/<dimension> where a judge
-    has several, kept, ties, failed, identical, distinct2, length, stopped, sampling."""
+    has several, kept, ties, failed, identical, distinct2, length, stopped, sampling (share of the round's time),
+    seconds/sample, seconds/judge, seconds/pair, and where sampler and trainer were compared mismatch and mismatch/largest
+    (|Δ log π| of a token)."""
     train_pairs: PairEvidence | None = None
     """The final model on (at most 256 of) the pairs it was trained on."""
     pairs_before: PairEvidence | None = None

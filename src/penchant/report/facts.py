@@ -163,6 +163,20 @@ def steps(evidence: RunEvidence) -> int:
     return max((line["step"] for line in evidence.history if line.get("kind") == "step"), default=0)
 
 
+def sampling(evidence: RunEvidence) -> str:
+    """What sampling took of the run, and how far sampler and trainer were apart; nothing of a run on a file."""
+    rounds = [line for line in evidence.history if line.get("kind") == "round" and "seconds/sample" in line]
+    if not rounds or not evidence.seconds:
+        return ""
+    took = sum(line["seconds/sample"] for line in rounds)
+    said = (
+        f"{took / evidence.seconds:.0%} of the time went into sampling ({duration(took)} in {number(len(rounds))} rounds)"
+    )
+    apart = [line["mismatch/largest"] for line in rounds if "mismatch/largest" in line]
+    told = f"; sampler and trainer differ by at most {number(max(apart))} nats on a token they both scored" if apart else ""
+    return f"{said.replace('%', ' %')}{told}"
+
+
 def command(evidence: RunEvidence) -> str:
     """The command line that does the same again: what was asked, without the settings left at their defaults. Rows that
     were given in Python stand as a file they have to be written to."""

@@ -38,6 +38,8 @@ class Sampling:
     top_p: float = 1.0
     seed: int = 0
     how: How | Ranking = "best-worst"
+    engine: str = "own"
+    """Who drew: the run's own model, or a server with its weights."""
 
     def __post_init__(self) -> None:
         if self.count < 2:
@@ -52,6 +54,17 @@ class Sampling:
     def biased(self) -> bool:
         """Whether samples come from another distribution than the model's own."""
         return self.temperature != 1 or self.top_p < 1
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far the log-probs of sampled tokens, as the sampler saw them, lie from what the trainer says of the same tokens."""
+
+    mean: float
+    """Mean |Δ log π| of a token, in nats."""
+    largest: float
+    tokens: int
+    """How many tokens were compared."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +86,8 @@ class Round:
     pairs: PairSet
     compared: tuple[Comparisons, ...] | None = None
     """What a comparer said, one entry per prompt; None where a judge scored the responses."""
+    agreement: Agreement | None = None
+    """Of sampler and trainer; None where nobody compared."""
 
     @property
     def sampling_share(self) -> float:
@@ -83,7 +98,9 @@ class Round:
     def statistics(self) -> dict[str, Any]:
         """One line of the run's history: round, score (mean; not where responses were only compared), score/<dimension>
         where there are several, strength (mean of the pairs') and comparisons where they were compared, kept, ties, failed,
-        identical, distinct2, length (mean, in tokens), stopped (share), sampling (share of the time)."""
+        identical, distinct2, length (mean, in tokens), stopped (share), sampling (share of the time), seconds/sample,
+        seconds/judge, seconds/pair; mismatch and mismatch/largest (|Δ log π| of a token) where sampler and trainer were
+        compared."""
         valid = torch.isfinite(self.judgement.total)
         reward = self.judgement.reward[valid].double()
         parts = zip(self.judgement.names, reward.mean(0).tolist(), strict=True) if len(self.judgement.names) > 1 else ()
@@ -104,6 +121,12 @@ class Round:
             "length": sum(lengths) / len(lengths),
             "stopped": sum(stopped) / len(stopped),
             "sampling": self.sampling_share,
+            **{f"seconds/{part}": seconds for part, seconds in self.seconds.items()},
+            **(
+                {}
+                if self.agreement is None
+                else {"mismatch": self.agreement.mean, "mismatch/largest": self.agreement.largest}
+            ),
         }
 
     def save(self, path: Path) -> None:
@@ -113,6 +136,7 @@ class Round:
             "judge": self.judge,
             "sampling": asdict(self.sampling),
             "seconds": dict(self.seconds),
+            "agreement": None if self.agreement is None else asdict(self.agreement),
             "compared": None
             if self.compared is None
             else [[[i, j, p if math.isfinite(p) else None] for (i, j), p in one.items()] for one in self.compared],
@@ -139,8 +163,10 @@ class Round:
             tuple({(i, j): math.nan if p is None else p for i, j, p in one} for one in said) if said is not None else None
         )
         pairs = make_pairs(contexts, samples, judgement, sampling.how, about["number"], compared)
+        agreement = Agreement(**about["agreement"]) if about.get("agreement") is not None else None
         return cls(
-            about["number"], contexts, samples, judgement, about["judge"], sampling, about["seconds"], pairs, compared
+            *(about["number"], contexts, samples, judgement, about["judge"], sampling, about["seconds"], pairs, compared),
+            agreement,
         )
 
 
@@ -164,14 +190,8 @@ def rollout(
     same round. `scored`: whether the samples' log-probs are wanted, for methods that compare with them. Refuses where not
     one judgement succeeded."""
     sampling = Sampling(count, limit, float(temperature), float(top_p), seed, how)
-    if isinstance(judge, Comparer) and how not in get_args(Ranking):
-        raise Refusal(
-            f"{judge.name!r} compares responses and gives no scores, so they cannot be paired by {how!r}; choose one of "
-            f"{', '.join(get_args(Ranking))}."
-        )
-    asked = tuple(context if isinstance(context, Context) else Context(context) for context in contexts)
-    if not asked:
-        raise Refusal("there is no prompt to sample from; give at least one.")
+    asked = as_contexts(contexts)
+    fits(judge, how)
     start = time.perf_counter()
     samples = domain.sample(
         policy,
@@ -183,16 +203,46 @@ def rollout(
         seed=seed,
         scored=scored,
     )
-    sampled = time.perf_counter()
+    return concluded(asked, samples, judge, sampling, number, time.perf_counter() - start)
+
+
+def as_contexts(contexts: Sequence[Context | Prompt]) -> tuple[Context, ...]:
+    """The contexts, of which there must be one."""
+    asked = tuple(context if isinstance(context, Context) else Context(context) for context in contexts)
+    if not asked:
+        raise Refusal("there is no prompt to sample from; give at least one.")
+    return asked
+
+
+def fits(judge: Judge | Comparer, how: How | Ranking) -> None:
+    """Refuses a pairing by scores of a judge that gives none."""
+    if isinstance(judge, Comparer) and how not in get_args(Ranking):
+        raise Refusal(
+            f"{judge.name!r} compares responses and gives no scores, so they cannot be paired by {how!r}; choose one of "
+            f"{', '.join(get_args(Ranking))}."
+        )
+
+
+def concluded(
+    asked: tuple[Context, ...],
+    samples: Samples,
+    judge: Judge | Comparer,
+    sampling: Sampling,
+    number: int,
+    seconds: float,
+    agreement: Agreement | None = None,
+) -> Round:
+    """The round that samples make once they are judged and paired. seconds: what sampling took."""
+    start = time.perf_counter()
     compared = None
     if isinstance(judge, Comparer):
-        judgement, compared = compare(judge, asked, samples, cast(Ranking, how))
+        judgement, compared = compare(judge, asked, samples, cast(Ranking, sampling.how))
     else:
         judgement = judged(judge, asked, samples)
     done = time.perf_counter()
-    pairs = make_pairs(asked, samples, judgement, how, number, compared)
-    seconds = {"sample": sampled - start, "judge": done - sampled, "pair": time.perf_counter() - done}
-    return Round(number, asked, samples, judgement, judge.name, sampling, seconds, pairs, compared)
+    pairs = make_pairs(asked, samples, judgement, sampling.how, number, compared)
+    took = {"sample": seconds, "judge": done - start, "pair": time.perf_counter() - done}
+    return Round(number, asked, samples, judgement, judge.name, sampling, took, pairs, compared, agreement)
 
 
 def compare(

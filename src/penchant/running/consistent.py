@@ -11,6 +11,7 @@ from penchant.feedback.goals import Goals
 from penchant.objectives.base import Objective, weighs
 from penchant.rewards.asking import Asking
 from penchant.rewards.base import Comparer, Judge
+from penchant.rollouts.http import checked
 from penchant.running.judging import paired_by
 
 
@@ -23,11 +24,16 @@ def consistent(objective: Objective, settings: Settings, judge: Judge | Comparer
     idle = {
         "without lora": () if settings.lora else ("lora_alpha", "lora_targets"),
         "with max_memory, which chooses it": () if settings.max_memory is None else ("tokens",),
-        "without rounds": () if settings.rounds else ("prompts_per_round", "samples", "pairing"),
+        "without rounds": () if settings.rounds else ("prompts_per_round", "samples", "pairing", "engine"),
+        "without engine='vllm'": () if settings.engine == "vllm" else ("server",),
     }
     for why, names in idle.items():
         for name in sorted(settings.model_fields_set.intersection(names)):
             raise Refusal(f"{name}={getattr(settings, name)!r} does nothing {why}; leave one out or give the other.")
+    if settings.engine == "vllm":
+        if settings.server is None:
+            raise Refusal("engine='vllm' samples on a server: give its address, as --server http://127.0.0.1:8000.")
+        checked(settings.server)
     if settings.history and "history" not in objective.needs.anchors:
         raise Refusal(f"history={settings.history!r} is not read by {objective!r}; leave one out or take the other.")
     if len(set(settings.history)) < len(settings.history):
