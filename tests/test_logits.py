@@ -134,6 +134,32 @@ def test_through_scale_cap_bias_and_tied_weights_each_gradient_is_that_of_plain_
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_under_a_frozen_head_the_same_gradient_comes_without_a_second_product_of_logits(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(logits, "PRODUCT", 3 * 31)
+    make = torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.randn(shape, generator=make, dtype=torch.float64).to(dtype)  # noqa: E731
+    weight, bias, states = draw(31, 8), draw(31), draw(12, 8)
+    every, answer, slopes = torch.arange(10).flip(0), torch.randint(31, (10,), generator=make), draw(10).double()
+    made: list[int] = []
+    linear = torch.nn.functional.linear
+    monkeypatch.setattr(torch.nn.functional, "linear", lambda *given: made.append(1) or linear(*given))
+    found = []
+    for frozen in (True, False):
+        parts = [x.clone().requires_grad_(x is states or not frozen) for x in (weight, bias, states)]
+        head = Head(parts[0], parts[1], scale=1.7, cap=2.0)
+        logp = row_values(Rows(parts[2], every, head), answer, Want(temperature=0.7))["logp"]
+        (logp * slopes).sum().backward()
+        found.append((logp, parts[2].grad, len(made)))
+        made.clear()
+    (ours, grad, products), (theirs, expected, twice) = found
+    assert torch.equal(ours, theirs) and (products, twice) == (4, 8)
+    rtol, atol = (1e-9, 1e-12) if dtype == torch.float64 else (0.05, 0.02)
+    torch.testing.assert_close(grad, expected, rtol=rtol, atol=atol)
+
+
 def test_what_a_sparse_teacher_and_the_most_probable_say_by_hand():
     """A(a) = log π_dpo(a) − log π_tref(a), and E_π A = KL(π ‖ π_tref) − KL(π ‖ π_dpo); the three of six most probable."""
     dpo, tref = (torch.tensor(p).double() for p in ([(0.6, 0.3, 0.1), (0.2, 0.7, 0.1)], [(0.4, 0.4, 0.2), (0.3, 0.3, 0.4)]))

@@ -145,7 +145,8 @@ class _Chunked(torch.autograd.Function):
     ∂ F(log p_a, a in T) = Σ_a s_a (1_a − p),    s_a = ∂F / ∂ log p_a
     ∂x = g_logp 1_y + Σ_a g_F s_a 1_a + p (g_kl − g_logp − g_F Σ_a s_a − g_H (log p + H)) − g_kl q
 
-    and through x = z / temperature, z = cap · tanh(s / cap), s = scale · (W h + b) to h, W and b.
+    and through x = z / temperature, z = cap · tanh(s / cap), s = scale · (W h + b) to h, W and b. Where the head is frozen and
+    log π all that is wanted, ∂ log p_y / ∂h is a row for each step, made forwards: the logits are not made again backwards.
     """
 
     @staticmethod
@@ -157,8 +158,11 @@ class _Chunked(torch.autograd.Function):
         out = dict(zip((*work.names, "norm", "norm of ref"), made, strict=True))
         ids: dict[str, list[Tensor]] = {name: [] for name in work.picks}
         logits, other = _Logits(states, work.head, work), _Logits.of(work.ref, work)
+        frozen = ctx.needs_input_grad[:3] == (True, False, False) and work.head is not None
+        ctx.pulls = torch.empty_like(states[index]) if frozen and work.names == ("logp",) else None
         for part in work.parts(len(index), logits.size):
             x = logits(index[part])
+            bend = logits.slope(x) if ctx.pulls is not None else 1.0
             out["norm"][part] = norm = x.logsumexp(-1)
             out["logp"][part] = x.gather(-1, answer[part, None])[:, 0] - norm
             x.sub_(norm[:, None])
@@ -180,6 +184,9 @@ class _Chunked(torch.autograd.Function):
                     found[k] = _ids(name, x, _part(work.advantages, part))
                 out[name][part] = picked(name, x.gather(-1, found[k]), _part(work.advantages, part))
                 ids[name].append(found[k])
+            if ctx.pulls is not None:
+                x.exp_().neg_().scatter_add_(-1, answer[part, None], torch.ones_like(x[:, :1]))
+                ctx.pulls[part] = logits.back(x.mul_(bend), index[part], None, None).to(states.dtype)
         kept = [torch.cat(ids[name]) if ids[name] else index[:0, None] for name in work.picks]
         ctx.save_for_backward(
             states, weight, bias, index, answer, out["norm"], out["norm of ref"], out.get("entropy"), *kept
@@ -195,8 +202,11 @@ class _Chunked(torch.autograd.Function):
         states, weight, bias, index, answer, norm, norm_ref, entropy, *kept = ctx.saved_tensors
         work: _Work = ctx.work
         slope = dict(zip(work.names, slopes, strict=True))
-        logits, other = _Logits(states, work.head, work), _Logits.of(work.ref, work)
         grad = torch.zeros_like(states, memory_format=torch.contiguous_format)
+        if ctx.pulls is not None:
+            grad[index] = (slope["logp"][:, None] * ctx.pulls).to(grad.dtype)
+            return grad, None, None, None, None, None
+        logits, other = _Logits(states, work.head, work), _Logits.of(work.ref, work)
         of_weight, of_bias = (
             _sums(x) if need else None for x, need in zip((weight, bias), ctx.needs_input_grad[1:3], strict=True)
         )

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from penchant.domains import states, tree
+from penchant.domains import blocks, states, tree
 from penchant.domains.states import States
 from penchant.domains.tree import Layout, pack, pad
 from penchant.errors import Refusal
@@ -162,7 +162,9 @@ class Trunk:
             return None
         how = (*how, torch.get_float32_matmul_precision(), f"{torch.get_num_threads()} threads", self.name)
         if how not in self._stores:
-            code = "".join(Path(str(x.__file__)).read_text(encoding="utf-8") for x in (tree, states, sys.modules[__name__]))
+            code = "".join(
+                Path(str(x.__file__)).read_text(encoding="utf-8") for x in (tree, blocks, states, sys.modules[__name__])
+            )
             made = [*how, torch.__version__, version("transformers"), torch.backends.cpu.get_cpu_capability()]
             self._stores[how] = States(cache_folder() / "trunks" / fingerprint(repr(self.split), code, json.dumps(made)))
         return self._stores[how]
