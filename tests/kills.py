@@ -60,6 +60,8 @@ def child(order: dict[str, Any]) -> int:
 
 def parent() -> None:
     """Imports everything once, then forks a run for every line that comes in, and says how it ended."""
+    import matplotlib.backends.backend_svg
+    import matplotlib.figure  # noqa: F401
     import peft  # noqa: F401
     import transformers.generation.utils
     import transformers.models.llama.modeling_llama  # noqa: F401

@@ -3,6 +3,7 @@ files. The arithmetic of a step is tested in test_engine.py."""
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import resource
@@ -98,6 +99,27 @@ def full_disk() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+CAP_DAC_OVERRIDE = 1 << 1
+
+
+@contextmanager
+def bound_by_permissions() -> Iterator[None]:
+    """Root is bound as well: it puts the capability aside that no permission holds against (capabilities(7))."""
+    if os.geteuid() != 0:
+        yield
+        return
+    system = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # version 3, this thread
+    held = (ctypes.c_uint32 * 6)()  # effective, permitted and inheritable, 32 bits each, twice
+    assert system.capget(header, held) == 0
+    less = (ctypes.c_uint32 * 6)(held[0] & ~CAP_DAC_OVERRIDE, *held[1:])
+    assert system.capset(header, less) == 0
+    try:
+        yield
+    finally:
+        assert system.capset(header, held) == 0
+
+
 def test_tensors_that_do_not_fit_on_the_disk_are_an_error_of_the_system_and_leave_what_was_there(tmp_path: Path):
     for size in (10, 100_000):
         try:
@@ -109,6 +131,33 @@ def test_tensors_that_do_not_fit_on_the_disk_are_an_error_of_the_system_and_leav
             assert size == 10
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["x", "x/a.safetensors"]
     assert load_file(tmp_path / "x" / "a.safetensors")["a"].numel() == 10
+
+
+def test_a_full_disk_under_the_metrics_or_the_reference_names_the_file_and_loses_nothing(tmp_path: Path):
+    plain, job = (make_job(Table(), DPO(), rows(20), tmp_path / name, save_every=2) for name in ("plain", "full"))
+    train(plain)
+    metrics = job.folder.metrics
+
+    def fills(position: checkpoint.Position, *rest: object) -> None:
+        if position.step == 5:
+            metrics.rename(tmp_path / "held")
+            metrics.symlink_to("/dev/full")
+
+    job.report = fills
+    with pytest.raises(OSError, match="No space left") as error:
+        train(job)
+    assert error.value.filename == str(metrics)
+    (tmp_path / "held").replace(metrics)
+    again = make_job(Table(), DPO(), rows(20), tmp_path / "full", save_every=2)
+    train(again)
+    assert torch.equal(again.bare.table, plain.bare.table) and len(again.folder.history()) == len(plain.folder.history())
+
+    encoded, cache = rows(400), tmp_path / "shards"
+    store = Store(encoded.counts, encoded.lengths, encoded.keys)
+    score = lambda picked: Numbers().score(Table(), encoded.select(picked)).logp.detach()  # noqa: E731
+    with full_disk(), pytest.raises(OSError, match="File too large") as error:
+        fill(store, score, [list(range(400))], folder=cache)
+    assert Path(error.value.filename).parent == cache and list(cache.iterdir()) == []
 
 
 def test_ranks_that_find_different_parts_of_the_reference_share_the_same_work(tmp_path: Path):

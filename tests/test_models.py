@@ -151,7 +151,20 @@ def test_a_saved_adapter_is_the_same_adapter_without_its_reference_copy(adapter:
     with safe_open(tmp_path / "again" / "adapter_model.safetensors", "pt") as file:
         names = list(file.keys())
     assert names and all(name.endswith(("lora_A.weight", "lora_B.weight")) for name in names)
+    targets = json.loads((tmp_path / "again" / "adapter_config.json").read_text())["target_modules"]
+    assert targets == sorted(targets)  # a set has another order in every process
     assert not (tmp_path / "again" / "reference").exists()
+
+
+def test_weights_that_were_cut_are_refused(adapter: Path, tiny_folder: Path, tmp_path: Path):
+    for source, file, said in (
+        (tiny_folder, "model.safetensors", "model .* cannot be read"),
+        (adapter, "adapter_model.safetensors", "model .* cannot be read"),
+    ):
+        folder = Path(shutil.copytree(source, tmp_path / file))
+        (folder / file).write_bytes((folder / file).read_bytes()[:-100])
+        with pytest.raises(Refusal, match=said):
+            load(folder)
 
 
 @pytest.mark.parametrize("lora", [None, LoRA(rank=4)])

@@ -32,7 +32,7 @@ from penchant.running import align as running
 from penchant.running import choices, measure
 from penchant.running.voice import Voice
 from test_align import pairs, run_in
-from test_keeping import full_disk
+from test_keeping import bound_by_permissions, full_disk
 
 CPU = torch.device("cpu")
 
@@ -78,6 +78,37 @@ def test_a_full_disk_while_the_model_is_saved_is_one_sentence_and_the_same_comma
     assert cli.main(asked) in (0, 1)
     assert (tmp_path / "run" / "metrics.jsonl").read_text() == before  # no step was taken again
     assert Run.open(tmp_path / "run").model.is_dir()
+
+
+def test_a_folder_or_a_cache_that_may_not_be_written_into_is_one_sentence(
+    asked: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    closed, file = tmp_path / "closed", tmp_path / "file"
+    closed.mkdir()
+    file.write_text("")
+    closed.chmod(0o555)
+    for name, place, code, said in (
+        ("output", closed / "run", 4, f"penchant: Permission denied ({closed / 'run'}). What was saved before is whole"),
+        (
+            "cache",
+            closed,
+            2,
+            f"penchant: the cache folder '{closed}' cannot be written into (Permission denied); set PENCH",
+        ),
+        (
+            "cache",
+            file,
+            2,
+            f"penchant: the cache folder '{file}' cannot be written into (Not a directory); set PENCHANT_CA",
+        ),
+    ):
+        where = {"output": tmp_path / "run", "cache": tmp_path / "cache", name: place}
+        monkeypatch.setenv("PENCHANT_CACHE", str(where["cache"]))
+        with bound_by_permissions():
+            assert cli.main([*asked, "--output", str(where["output"])]) == code
+        err = capsys.readouterr().err
+        assert err.startswith(said) and err.count("\n") == 1
+        assert not where["output"].exists()
 
 
 @pytest.mark.parametrize("last", ["model_card", "render"])

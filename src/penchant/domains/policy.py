@@ -306,6 +306,9 @@ class TextPolicy(nn.Module):
                 model.generation_config.eos_token_id = self.stops if len(self.stops) > 1 else self.stops[0]
             model.save_pretrained(folder)
         else:
+            config = model.peft_config[model.active_adapter]
+            if isinstance(config.target_modules, set):  # whose order hangs on the process: equal runs leave equal files
+                config.target_modules = sorted(config.target_modules)
             # Embeddings are trained by no adapter of ours, so they are not copied into it either.
             model.save_pretrained(folder, selected_adapters=[model.active_adapter], save_embedding_layers=False)
         self.tokenizer.save_pretrained(folder)
