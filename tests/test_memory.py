@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from penchant.domains.base import Encoded, Want
-from penchant.engine import budget
+from penchant.engine import budget, precision
 from penchant.engine.budget import GIB, SPARE, Budget, fitted, halved
 from penchant.engine.loop import train
 from penchant.errors import Refusal, StoppedRun
@@ -196,3 +196,20 @@ def test_a_real_run_keeps_to_its_limit(limit: float, lora: int, tmp_path: Path):
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PENCHANT_CACHE": str(tmp_path / "cache")}
     script = [sys.executable, "-c", RUN, *paths, str(tmp_path / "run"), str(limit), str(lora)]
     assert peak_of(script, env) <= limit
+
+
+# number formats -------------------------------------------------------------------------------------
+
+
+def test_on_gpu_float32_is_never_tf32(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    before = torch.get_float32_matmul_precision()
+    try:
+        for asked in ("fp32", "auto"):
+            torch.set_float32_matmul_precision("high")  # as a user's own code may have left it: TF32 on a GPU
+            found = precision.choose(asked, torch.device("cuda"))
+            found.apply()
+            assert (found.name, found.matmul) == ("fp32", "highest")
+            assert torch.get_float32_matmul_precision() == "highest" and not torch.backends.cuda.matmul.allow_tf32
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -42,6 +42,11 @@ WRONG = (
 )
 """What a model may answer to a path that is not for it."""
 
+KERNELS: dict[str, tuple[Literal["blocks", "flex"], ...]] = {"cuda": ("flex", "blocks")}
+"""What attends on a device, the first that is right; where none is named, blocks."""
+BENT = {False: 1e-3, True: 0.1}
+"""Largest share by which a gradient may be off, in float32 and in 16 bits."""
+
 Example = tuple[list[Tensor], list[list[Tensor]]]
 
 
@@ -62,6 +67,8 @@ class ScoringPath:
     """Whether sampling keeps a prompt's keys and values once for all of its answers."""
     said: str = ""
     """Why nothing faster was taken."""
+    kernel: Literal["blocks", "flex"] = "blocks"
+    """What attends over packed rows: calls block by block, or one kernel for all."""
     trunk: int = 0
     """Layers below those that train: what they make of a row is rounded, and kept."""
 
@@ -75,13 +82,15 @@ class ScoringPath:
         order = ("tree", "packed", "padded")
         head = other.head == "logits" or (self.head, self.scale, self.cap) == (other.head, other.scale, other.cap)
         far = self.reach is None or (other.reach is not None and other.reach <= self.reach)
-        return head and far and order.index(other.name) >= order.index(self.name)
+        kernel = other.kernel in ("blocks", self.kernel)
+        return head and far and kernel and order.index(other.name) >= order.index(self.name)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     def __str__(self) -> str:
         told = {"tree": "prompts shared and rows packed", "packed": "rows packed", "padded": "rows padded"}[self.name]
+        told += ", attention in one kernel" if self.kernel == "flex" else ""
         told += f", over {self.trunk} frozen layers" if self.trunk else ""
         return f"{told}{'' if self.head == 'hidden' else ', logits by the model'}{f' ({self.said})' if self.said else ''}"
 
@@ -104,12 +113,15 @@ def probe(policy: TextPolicy) -> ScoringPath:
             found = replace(_head(policy, example[0][0]), trunk=0 if policy.trunk is None else policy.trunk.split.frozen)
         said = [found.said] if found.said else []
         with policy.unkept():
-            for name in ("tree", "packed"):
-                wrong = _wrong(policy, replace(found, name=name), example)
+            for name, kernel in [
+                (name, kernel) for name in ("tree", "packed") for kernel in KERNELS.get(device, ("blocks",))
+            ]:
+                path = replace(found, name=name, kernel=kernel)
+                wrong = _wrong(policy, path, example)
                 if wrong is None:
-                    decodes = _decodes(policy, replace(found, name=name, decodes=True), example)
-                    return replace(found, name=name, reach=reach, decodes=decodes, said="; ".join(said))
-                said.append(f"{name}: {wrong}")
+                    decodes = _decodes(policy, replace(path, decodes=True), example)
+                    return replace(path, reach=reach, decodes=decodes, said="; ".join(said))
+                said.append(f"{name}{'' if kernel == 'blocks' else ' in one kernel'}: {wrong}")
             padded = replace(found, name="padded", said="; ".join(said))
             if policy.trunk is not None and (wrong := _wrong(policy, padded, example)) is not None:
                 raise Refusal(f"top:{policy.trunk.top}: over frozen layers it is not the model it is as a whole: {wrong}.")
@@ -155,6 +167,11 @@ def _wrong(policy: TextPolicy, path: ScoringPath, example: Example) -> str | Non
             return "another response's tokens change a response's log-probs"
         if not torch.equal(policy.plainly(*example)["logp"], padded):
             return "the model's own attention is not what it was"
+        if (
+            path.kernel != "blocks"
+            and not (bent := _bent(policy, path, example)) <= BENT[low or torch.is_autocast_enabled(device)]
+        ):
+            return f"gradients are {bent:.2g} of their length off"
     except WRONG as error:
         return f"{type(error).__name__}: {brief(str(error), 200)}"
     return None
@@ -186,6 +203,19 @@ def _decodes(policy: TextPolicy, path: ScoringPath, example: Example) -> bool:
     except WRONG:
         return False
     return True
+
+
+def _bent(policy: TextPolicy, path: ScoringPath, example: Example) -> float:
+    """How far the gradient through a kernel is from the one block by block, as a share of its length."""
+    parameters = [p for _, p in policy.named_trainable()]
+    slopes: list[tuple[Tensor, ...]] = []
+    for kernel in ("blocks", path.kernel):
+        policy.follow(replace(path, kernel=kernel))
+        with torch.enable_grad():
+            total = policy(*example)["logp"].sum()
+            slopes.append(torch.autograd.grad(total, parameters, allow_unused=True, materialize_grads=True))
+    off = sum(float((a - b).float().square().sum()) for a, b in zip(*slopes, strict=True))
+    return (off / sum(float(a.float().square().sum()) for a in slopes[0])) ** 0.5 if parameters else 0.0
 
 
 def _head(policy: TextPolicy, tokens: Tensor) -> ScoringPath:

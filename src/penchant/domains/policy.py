@@ -101,7 +101,7 @@ class TextPolicy(nn.Module):
         the same layout: a wrapper sees one forward pass. `advantages`: a teacher's, step after step of all responses."""
         path = self.scoring_path
         if path.name != "padded" and path.reaches(contexts, responses):
-            layout = pack(contexts, responses, path.name == "tree", self.device)
+            layout = pack(contexts, responses, path.name == "tree", self.device, path.kernel)
         elif path.head == "logits" and self.trunk is None:
             return self.plainly(contexts, responses, want, advantages)
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -15,7 +15,9 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
 
+from penchant.domains import flex
 from penchant.domains.blocks import ROWS, Piece, attend
+from penchant.domains.flex import Sight
 from penchant.errors import Refusal
 
 SPLIT = 1.5
@@ -77,6 +79,9 @@ class Tree:
     branch: Int[Tensor, "tokens"]
     """0 for a prompt's token, k for one of its response k."""
     device: torch.device
+    kernel: Literal["blocks", "flex"] = "blocks"
+    """What attends: a call for each block, or one for the whole sequence (flex.py)."""
+    _sight: list[Sight] = field(default_factory=list)
     _masks: dict[tuple[int, int | None], Tensor | None] = field(default_factory=dict)
     _pieces: dict[int | None, list[Piece]] = field(default_factory=dict)
 
@@ -125,8 +130,17 @@ class Tree:
     def attend(
         self, module: nn.Module, query: Queries, key: Keys, value: Values, **how: Any
     ) -> Float[Tensor, "batch queries heads width"]:
-        """What a layer makes of its queries, keys and values, block by block."""
-        return _by_blocks(query, key, value, self, **how)
+        """What a layer makes of its queries, keys and values."""
+        by = _by_blocks if self.kernel == "blocks" else _at_once
+        return by(query, key, value, self, **how)
+
+    @property
+    def sight(self) -> Sight:
+        """The same in every layer, so made once."""
+        if not self._sight:
+            row = torch.cat([torch.full((block.size,), i) for i, block in enumerate(self.blocks)])
+            self._sight.append(Sight.of(row, self.branch, self.positions, self.device))
+        return self._sight[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +180,13 @@ def collate(contexts: Sequence[Tensor], responses: Sequence[Tensor], device: tor
     return tokens.to(device), attention.to(device), width
 
 
-def pack(contexts: Sequence[Tensor], responses: Sequence[Sequence[Tensor]], share: bool, device: torch.device) -> Layout:
+def pack(
+    contexts: Sequence[Tensor],
+    responses: Sequence[Sequence[Tensor]],
+    share: bool,
+    device: torch.device,
+    kernel: Literal["blocks", "flex"] = "blocks",
+) -> Layout:
     """Rows to one sequence. share: each prompt once for all of its responses; else once for every response."""
     rows = zip(contexts, responses, strict=True)
     split = [(x, ys) for x, ys in rows if ys] if share else [(x, [y]) for x, ys in rows for y in ys]
@@ -190,7 +210,7 @@ def pack(contexts: Sequence[Tensor], responses: Sequence[Sequence[Tensor]], shar
             source += [torch.tensor([last]), torch.arange(at, at + n)]
             at += n
     places = torch.cat(positions)
-    tree = Tree(tuple(blocks), places, torch.cat(branch), device)
+    tree = Tree(tuple(blocks), places, torch.cat(branch), device, kernel)
     nothing = torch.zeros(1, 1, 1, 1, dtype=torch.bool, device=device)
     return Layout(torch.cat(tokens)[None].to(device), places[None].to(device), nothing, torch.cat(source).to(device), tree)
 
@@ -250,6 +270,22 @@ def _by_blocks(
                 y = _written_out(q, k, v, hidden, scaling, softcap)
             out.append(y)
     return torch.cat(out, 1)
+
+
+def _at_once(
+    query: Queries,
+    key: Keys,
+    value: Values,
+    tree: Tree,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    **others: Any,
+) -> Float[Tensor, "batch queries heads width"]:
+    """The same in one call. Raises Refusal as the other does."""
+    refuse_unknown(others, dropout)
+    return flex.attend(query, key, value, tree.sight, scaling, sliding_window, softcap)
 
 
 def refuse_unknown(others: Mapping[str, Any], dropout: float) -> None:

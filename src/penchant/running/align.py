@@ -213,7 +213,8 @@ class Alignment:
         device, processes = accelerator.device, accelerator.num_processes
         if accelerator.is_main_process and not self.folder.choices:
             saved = lambda name: self.models.saved(name, loaded)  # noqa: E731
-            fit = lambda *how: budget(loaded, prepared, self.objective, self.settings, *how, device, processes)  # noqa: E731
+            asked = (loaded, prepared, self.objective, self.settings)
+            fit = lambda precision, scoring: budget(*asked, precision, scoring, device, processes)  # noqa: E731
             self.folder.record(self.identity, choices.choose(loaded, self.settings, device, processes, saved, fit))
         elif accelerator.is_main_process:
             reached = checkpoint.reached(self.folder.checkpoints)
