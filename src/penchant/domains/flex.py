@@ -97,7 +97,8 @@ def attend(
     low = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else value.dtype
     q, k, v = (pad(x.to(low), (0, 0, 0, len(sight.row) - tokens)) for x in (query, key, value))
 
-    capped = lambda score, batch, head, at, to: torch.tanh(score / softcap) * softcap  # noqa: E731
+    cap = 1.0 if softcap is None else softcap
+    capped = lambda score, batch, head, at, to: torch.tanh(score / cap) * cap  # noqa: E731
     how: dict[str, Any] = {"block_mask": sight.mask(window), "scale": scaling, "enable_gqa": q.shape[1] != k.shape[1]}
     made = _kernel(device)(q, k, v, score_mod=None if softcap is None else capped, **how)
     return made[:, :, :tokens].transpose(1, 2)
