@@ -331,7 +331,7 @@ def test_the_command_names_what_was_asked_and_only_settings_that_differ_from_the
     ]  # fmt: skip
 
 
-def test_the_card_is_read_by_the_hub_and_names_base_licence_and_method() -> None:
+def test_the_card_is_read_by_the_hub_and_names_base_licence_data_and_method() -> None:
     run = dataclasses.replace(RUNS["offline"], choices={"model": {"licence": "apache-2.0", "base": None}})
     head = yaml.safe_load(model_card(run, VERDICTS["offline"]).split("---\n")[1])
     assert head == {
@@ -341,6 +341,8 @@ def test_the_card_is_read_by_the_hub_and_names_base_licence_and_method() -> None
         "tags": ["penchant", "preference-alignment", "dpo", "nll"],
         "license": "apache-2.0",
     }
+    hub = dataclasses.replace(run, data={**run.data, "source": "owner/pairs:test"})
+    assert yaml.safe_load(model_card(hub, VERDICTS["offline"]).split("---\n")[1])["datasets"] == ["owner/pairs"]
     adapter = dataclasses.replace(run, settings={**run.settings, "lora": 8, "model": "./my-model"})
     card = model_card(adapter, VERDICTS["offline"])
     assert "library_name: peft" in card and "AutoPeftModelForCausalLM" in card and "base_model" not in card

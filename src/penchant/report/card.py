@@ -42,7 +42,7 @@ def front_matter(evidence: RunEvidence) -> str:
     """What the hub reads; written by a YAML library, so that no name can break out of it."""
     model = str(evidence.settings.get("model", ""))
     base = KNOWN.get(model, model)
-    source = str(evidence.data.get("source", ""))
+    dataset = str(evidence.data.get("source", "")).partition(":")[0]  # a split may follow
     about = evidence.choices.get("model")
     licence = about.get("licence") if isinstance(about, Mapping) else None
     head: dict[str, Any] = {
@@ -50,7 +50,7 @@ def front_matter(evidence: RunEvidence) -> str:
         "library_name": "peft" if is_adapter(evidence) else "transformers",
         "pipeline_tag": "text-generation",
         "tags": ["penchant", "preference-alignment", *(name.lower() for name in facts.methods(evidence))],
-        "datasets": [source] if on_hub(source) else None,
+        "datasets": [dataset] if on_hub(dataset) else None,
         "license": licence if isinstance(licence, str) and LICENCE.fullmatch(licence) else None,
     }
     known = {name: value for name, value in head.items() if value is not None}
