@@ -126,7 +126,7 @@ def test_every_completion_token_once():
 
 
 def test_no_prompt_token_is_scored():
-    """The gradient on the logits is zero everywhere but where an answer token is predicted."""
+    """What is scored is what the logits at the answer's places say, and nothing else."""
     policy, domain = TextPolicy(tiny_llama(SIZE), TOKENIZER), Text(TOKENIZER, eos=[2])
     rows = domain.encode([Row(1, "labelled", "is it good", ("yes",), label=True)])
     context, answer = next(rows.flat)
@@ -134,7 +134,7 @@ def test_no_prompt_token_is_scored():
     assert z.shape[1] == len(context) + len(answer) - 1
     used = z[0, -len(answer) :]
     expected = used.gather(-1, answer[:, None])[:, 0] - used.logsumexp(-1)
-    assert torch.equal(domain.score(policy, rows).logp[0], expected)
+    torch.testing.assert_close(domain.score(policy, rows).logp[0], expected)  # another order of sums in attention
 
 
 def test_swapping_chosen_and_rejected_negates_the_margin_exactly():
