@@ -178,8 +178,7 @@ def test_a_saved_model_reads_as_the_policy_does_or_as_it_was_probed_once(
         probed.append(policy.plain_model.config.hidden_size)
         return probe(policy)
 
-    for module in ("penchant.running.choices", "penchant.domains.policy"):
-        monkeypatch.setattr(f"{module}.probe", counted)
+    monkeypatch.setattr("penchant.domains.policy.probe", counted)
     like, unlike = tiny_model(tmp_path / "like", seed=5), tiny_model(tmp_path / "unlike", seed=6, hidden_size=48)
     how: Any = {"history": (str(like), str(unlike)), **SHORT}
     run_in(tmp_path / "run", tiny_folder, "MNPO(eta=0.1)", **how)

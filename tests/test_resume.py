@@ -15,12 +15,14 @@ import pytest
 import torch
 
 from penchant.domains.paths import ScoringPath, probe
+from penchant.domains.policy import TextPolicy
 from penchant.engine import checkpoint, precision
 from penchant.engine.folder import RunFolder
 from penchant.engine.loop import Job, train
 from penchant.engine.precision import Precision
 from penchant.engine.settings import Settings
 from penchant.engine.sources import Anchors, Scorer
+from penchant.engine.spread import Spread
 from penchant.errors import Refusal
 from penchant.files import cache_folder
 from penchant.objectives import DPO, KTO
@@ -221,17 +223,18 @@ def test_a_run_goes_on_with_its_choices_and_what_changed_around_it_is_said_and_r
 
 
 def test_a_choice_that_is_no_longer_right_is_refused(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch):
-    loaded, cpu = Models(str(tiny_folder), Settings()).load(), torch.device("cpu")
+    loaded, cpu = Models(str(tiny_folder), Settings(), lambda policy: None).load(), torch.device("cpu")
+    alone = Spread(1.0, [], "unused")
     made = {"precision": Precision("fp32", "highest", {}).to_json(), "scoring": probe(loaded.policy).to_json()}
     begun = {**made, **choices.surroundings(cpu, 1)}
-    assert begun["scoring"]["name"] == "tree" and choices.still(begun, loaded, cpu, 1, 4) == (begun, "")
+    assert begun["scoring"]["name"] == "tree" and choices.still(begun, loaded, alone, 4) == (begun, "")
     monkeypatch.setattr(choices, "versions", lambda: {**begun["versions"], "transformers": "9.9"})
-    assert choices.still(begun, loaded, cpu, 2, 4)[1].startswith("processes 1 → 2, transformers")
-    monkeypatch.setattr(choices, "probe", lambda policy: ScoringPath("packed", "hidden", said="tree: it is a test"))
+    assert choices.still({**begun, "processes": 2}, loaded, alone, 4)[1].startswith("processes 2 → 1, transformers")
+    monkeypatch.setattr(TextPolicy, "probed", lambda self: ScoringPath("packed", "hidden", said="tree: it is a test"))
     with pytest.raises(
         Refusal, match=r"began with prompts shared.* no longer right here .*it is a test.*transformers .* 9.9"
     ):
-        choices.still(begun, loaded, cpu, 1, 4)
+        choices.still(begun, loaded, alone, 4)
 
     gpu, sixteen, medium = torch.device("cuda"), Precision("bf16", "highest", {}), Precision("fp32", "medium", {})
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
@@ -270,7 +273,7 @@ def test_changed_data_and_a_changed_model_are_other_runs(
     with pytest.raises(Refusal, match=r"holds a different run \(model: '[0-9a-f]+' there, '[0-9a-f]+' here\)"):
         run_in(tmp_path / "x", model, data=data, **SHORT)
     (model / "model.safetensors").write_bytes(held)
-    models = Models(str(model), Settings())
+    models = Models(str(model), Settings(), lambda policy: None)
     models.load()
     flip(model / "model.safetensors")  # under a run that will need its start once more
     with pytest.raises(Refusal, match="no longer what it was when this run began"):

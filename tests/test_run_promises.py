@@ -29,7 +29,7 @@ from penchant.errors import Refusal, StoppedRun
 from penchant.objectives import KTO, NLL
 from penchant.run import Run
 from penchant.running import align as running
-from penchant.running import choices, measure
+from penchant.running import measure
 from penchant.running.voice import Voice
 from test_align import pairs, run_in
 from test_keeping import bound_by_permissions, full_disk
@@ -63,9 +63,9 @@ def test_a_full_disk_while_the_model_is_saved_is_one_sentence_and_the_same_comma
 ):
     save = TextPolicy.save
 
-    def without_room(self: TextPolicy, folder: Path) -> None:
+    def without_room(self: TextPolicy, folder: Path, tensors: Any = None) -> None:
         with full_disk():
-            save(self, folder)
+            save(self, folder, tensors)
 
     monkeypatch.setattr(TextPolicy, "save", without_room)
     assert cli.main(asked) == 4
@@ -155,10 +155,10 @@ def test_how_responses_are_read_is_chosen_once_and_said(
     how: dict[str, Any] = {"save_every": 2, "sample_prompts": 0}
     packed = ScoringPath("packed", "logits", said="tree: it is a test")
     with monkeypatch.context() as patch:
-        patch.setattr(choices, "probe", lambda policy: packed)
+        patch.setattr(TextPolicy, "probed", lambda self: packed)
         plain = run_in(tmp_path / "plain", tiny_folder, **how)
         killed_at(5, monkeypatch, lambda: run_in(tmp_path / "cut", tiny_folder, **how))
-    monkeypatch.setattr(choices, "probe", None)  # a resumed run would fail if it probed again
+    monkeypatch.setattr(TextPolicy, "probed", None)  # a resumed run would fail if it probed again
     again = run_in(tmp_path / "cut", tiny_folder, **{**how, "quiet": False})
     assert "rows packed, logits by the model (tree: it is a test)" in " ".join(capsys.readouterr().out.split())
     assert again.evidence.choices["scoring"] == packed.to_json()

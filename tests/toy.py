@@ -27,8 +27,9 @@ class Table(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         self.table = nn.Parameter(torch.randn(SIZE, SIZE, generator=generator))
 
-    def forward(self, contexts: Tensor, tokens: Tensor) -> Tensor:
-        return self.table.log_softmax(-1)[contexts[:, None], tokens]
+    def forward(self, contexts: Tensor, tokens: Tensor | None) -> Tensor:
+        logp = self.table.log_softmax(-1)
+        return logp[contexts] if tokens is None else logp[contexts[:, None], tokens]
 
     def named_trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
         return self.named_parameters()
@@ -56,8 +57,13 @@ class Numbers:
         tokens = torch.zeros(mask.shape, dtype=torch.long)
         for i, (_, y) in enumerate(encoded.flat):
             tokens[i, : len(y)] = y
-        logp = policy(torch.stack([c[0] for c, _ in encoded.flat]), tokens)
-        return Scored(torch.where(mask, logp, 0.0), mask)
+        contexts = torch.stack([c[0] for c, _ in encoded.flat])
+        logp = policy(contexts, tokens)
+        values = {}
+        if "kl" in want.values:  # Σ q (log q − log p); the gradient of a copy's table does not come through a wrapper
+            q, p = Table(seed=9).table.log_softmax(-1)[contexts].detach(), policy(contexts, None)
+            values["kl"] = torch.where(mask, (q.exp() * (q - p)).sum(-1)[:, None], 0.0)
+        return Scored(torch.where(mask, logp, 0.0), mask, values=values)
 
     def cost(self, policy: nn.Module, encoded: Encoded) -> Cost:
         return Cost(encoded.sizes, padded=True)

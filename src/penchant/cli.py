@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 from penchant.command import align, cache, check, evaluate, methods, sample
-from penchant.errors import Refusal, StoppedRun, nearest
+from penchant.errors import LostRank, Refusal, StoppedRun, nearest
 from penchant.words import plain
 
 COMMANDS = (align, check, sample, evaluate, methods, cache)
@@ -27,7 +27,8 @@ start here:
 
 exit codes: 0 done; 1 the run ended, but its verdict says it did not work; 2 refused input;
 3 stopped because its numbers cannot be trusted; 4 a file could not be read or written, such as on a full disk;
-5 a fault of penchant itself; 130 interrupted (a checkpoint was saved)
+5 a fault of penchant itself; 6 another process of the run was lost;
+130 interrupted (a checkpoint was saved)
 `penchant COMMAND --help` says more about each command."""
 
 
@@ -131,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         command = next(c for c in COMMANDS if c.__name__.endswith(f".{arguments.command}"))
         return command.run(arguments)
-    except (Refusal, StoppedRun) as error:
+    except (Refusal, StoppedRun, LostRank) as error:
         if shown:
             print(plain(traceback.format_exc()), file=sys.stderr, end="")
         print(f"penchant: {plain(error)}", file=sys.stderr)

@@ -19,6 +19,12 @@ class StoppedRun(RuntimeError):
     exit_code = 3
 
 
+class LostRank(RuntimeError):
+    """Another process of the run has gone, or did not come in time. The message names it and what it was doing."""
+
+    exit_code = 6
+
+
 def nearest(name: str, options: Iterable[str]) -> str:
     """The end of a refusal: the closest valid name where there is one, else all of them."""
     options = sorted(options)

@@ -110,9 +110,9 @@ def row_values(
 
 def placed(columns: dict[str, Float[Tensor, "answers"]], mask: Bool[Tensor, "n steps"]) -> dict[str, Steps]:
     """Values of steps one after the other to [n, steps], exactly 0 where there is no step."""
-    index = mask.flatten().nonzero()[:, 0]
-    zeros = {name: torch.zeros(mask.numel(), device=mask.device, dtype=x.dtype) for name, x in columns.items()}
-    return {name: zeros[name].index_put((index,), x).view(mask.shape) for name, x in columns.items()}
+    index = mask.nonzero(as_tuple=True)  # no view is given out: FSDP hangs its backward pass on what a forward returns
+    zeros = {name: torch.zeros(mask.shape, device=mask.device, dtype=x.dtype) for name, x in columns.items()}
+    return {name: zeros[name].index_put(index, x) for name, x in columns.items()}
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging
 
@@ -19,6 +21,7 @@ from penchant.domains.decoding import Growing
 from penchant.domains.extras import SECOND
 from penchant.domains.logits import Head, Rows, chunked_values, placed, row_values
 from penchant.domains.paths import ScoringPath, probe
+from penchant.domains.sharding import collected, opened, placed_like, shard
 from penchant.domains.tree import OVER, Layout, Tree, collate, pack, pad
 from penchant.domains.trunk import Trunk
 from penchant.errors import Refusal, nearest
@@ -68,6 +71,7 @@ class TextPolicy(nn.Module):
         self._takes_positions = "position_ids" in takes
         attention = self.plain_model.config._attn_implementation
         self.attention: str = next((own for own, ours in OVER.items() if ours == attention), attention)
+        self._saved: frozenset[str] = frozenset()  # once it is split: buffers that are made anew at loading are none of it
         self._held: tuple[TextPolicy, ...] = ()  # a tuple: a submodule would train, be saved and be counted
         self.train()
 
@@ -98,7 +102,10 @@ class TextPolicy(nn.Module):
     ) -> dict[str, Tensor]:
         """`logp` and every wanted value of all responses of all rows, each [n, steps] in float32, exactly 0 beyond a
         response's end. A value that compares with the reference has the reference read here too, without gradient and from
-        the same layout: a wrapper sees one forward pass. `advantages`: a teacher's, step after step of all responses."""
+        the same layout: a wrapper sees one forward pass. `advantages`: a teacher's, step after step of all responses. No rows
+        have no values, whatever the model."""
+        if not contexts:
+            return {name: torch.zeros(0, 0, device=self.device) for name in ("logp", *sorted(want.values))}
         path = self.scoring_path
         if path.name != "padded" and path.reaches(contexts, responses):
             layout = pack(contexts, responses, path.name == "tree", self.device, path.kernel)
@@ -137,7 +144,13 @@ class TextPolicy(nn.Module):
     @property
     def scoring_path(self) -> ScoringPath:
         """How responses are read. The first to ask has it probed."""
-        return self.path or self.follow(probe(self))
+        return self.path or self.follow(self.probed())
+
+    def probed(self) -> ScoringPath:
+        """The fastest way of reading that is right for this model, found by trying. What a wrapper splits over processes is
+        tried by all of them."""
+        with opened(self):
+            return probe(self)
 
     def follow(self, path: ScoringPath) -> ScoringPath:
         """From now on responses are read in this way, by the copy that is held too. Raises Refusal where the model cannot."""
@@ -232,6 +245,8 @@ class TextPolicy(nn.Module):
         """Keeps a frozen copy as the reference of a model that trains whole. It is no part of this module: it is neither
         trained, nor saved, nor counted."""
         self._held = (copy.requires_grad_(False).to(self.device),)
+        if isinstance(copy, FSDPModule):
+            copy.unshard()  # its head, which the backward pass reads once more; its layers see to themselves
         if self.path is not None:
             copy.follow(self.path)
 
@@ -260,6 +275,13 @@ class TextPolicy(nn.Module):
 
     # --- what trains, and what is kept
 
+    def shard(self, mesh: DeviceMesh) -> None:
+        """Splits the parameters over the processes of the mesh, from now on."""
+        self._saved = frozenset(self.model.state_dict())
+        shard(self, mesh)
+        with torch.no_grad():
+            self([], [])  # who is called first is taken for the whole model: not one of its layers
+
     def freeze_below(self, top: int, name: str | None = None) -> None:
         """From now on only the last `top` decoder layers train, and the final norm above them (of an adapter, what it has in
         these layers); embedding and head, tied or not, stay as they are with the layers below. Those run once for each row
@@ -278,7 +300,7 @@ class TextPolicy(nn.Module):
         return ((name, p) for name, p in self.named_parameters() if p.requires_grad)
 
     def state(self) -> dict[str, Tensor]:
-        """The trained tensors by name, as they stand in memory (not copies)."""
+        """The trained tensors by name, as they stand in memory (not copies): shards, where they are split."""
         return {name: p.detach() for name, p in self.named_trainable()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
@@ -293,24 +315,34 @@ class TextPolicy(nn.Module):
                 raise Refusal(f"parameter {name!r} was saved as {tuple(state[name].shape)}, but here is {tuple(p.shape)}.")
         with torch.no_grad():
             for name, p in mine.items():
-                p.copy_(state[name])
+                p.copy_(placed_like(state[name], p))
+
+    def tensors(self, keep: bool = True) -> dict[str, Tensor] | None:
+        """All of the model's tensors, whole, for `save` by a process that keeps them; None where nothing is split, so that the
+        model itself has them. All processes must ask."""
+        if not isinstance(self, FSDPModule):
+            return None
+        named = [*self.model.named_parameters(remove_duplicate=False), *self.model.named_buffers(remove_duplicate=False)]
+        return collected({name: x for name, x in named if name in self._saved}, keep)
 
     @without_bars()
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, tensors: Mapping[str, Tensor] | None = None) -> None:
         """Model (or adapter) and tokenizer as `transformers` and `peft` read them, in safetensors. A reference copy stays
-        out. Not atomic by itself: give it a draft folder."""
+        out. Not atomic by itself: give it a draft folder. tensors: what `tensors` gave, where parameters are split."""
         folder.mkdir(parents=True, exist_ok=True)
         model: Any = self.model
+        state = None if tensors is None else dict(tensors)
         if self.reference is None:
             if model.generation_config is not None and self.stops:
                 model.generation_config.eos_token_id = self.stops if len(self.stops) > 1 else self.stops[0]
-            model.save_pretrained(folder)
+            model.save_pretrained(folder, state_dict=state)
         else:
             config = model.peft_config[model.active_adapter]
             if isinstance(config.target_modules, set):  # whose order hangs on the process: equal runs leave equal files
                 config.target_modules = sorted(config.target_modules)
             # Embeddings are trained by no adapter of ours, so they are not copied into it either.
-            model.save_pretrained(folder, selected_adapters=[model.active_adapter], save_embedding_layers=False)
+            adapters = [model.active_adapter]
+            model.save_pretrained(folder, state_dict=state, selected_adapters=adapters, save_embedding_layers=False)
         self.tokenizer.save_pretrained(folder)
 
 

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from penchant.domains.sharding import placed_like
 from penchant.errors import Refusal
 from penchant.files import read_json, whole_folder, write_json
 
@@ -45,16 +46,16 @@ def save(
     folder: Path,
     position: Position,
     weights: Mapping[str, Tensor],
-    optimiser: torch.optim.Optimizer,
-    names: Mapping[str, torch.nn.Parameter],
+    moments: Mapping[str, Tensor],
     memory: Mapping[str, Tensor],
     best: Mapping[str, Any],
 ) -> Path:
-    """Writes a checkpoint under `folder`. names: the trained parameters by name; memory: the objective's state."""
+    """Writes a checkpoint under `folder`, of whole tensors. moments: what `moments` gave; memory: the objective's state."""
     with whole_folder(folder / name_of(position.step)) as draft:
-        save_file({name: x.detach().cpu().contiguous() for name, x in weights.items()}, draft / "policy.safetensors")
-        save_file(_optimiser(optimiser, names), draft / "optimiser.safetensors")
-        save_file({name: x.detach().cpu().contiguous() for name, x in memory.items()}, draft / "objective.safetensors")
+        for name, tensors in (("policy", weights), ("optimiser", moments), ("objective", memory)):
+            # clone: safetensors refuses tensors that share memory
+            apart = {key: x.detach().cpu().clone().contiguous() for key, x in tensors.items()}
+            save_file(apart, draft / f"{name}.safetensors")
         save_file(_random(), draft / "random.safetensors")
         state = {"position": asdict(position), "best": dict(best), "python": _python_random()}
         write_json(draft / "state.json", state)
@@ -141,12 +142,13 @@ def prune(folder: Path, keep: int, best: int | None) -> None:
             shutil.rmtree(path)
 
 
-def _optimiser(optimiser: torch.optim.Optimizer, names: Mapping[str, torch.nn.Parameter]) -> dict[str, Tensor]:
-    out = {}
-    for name, parameter in names.items():
-        for key, x in optimiser.state.get(parameter, {}).items():
-            out[f"{key}/{name}"] = torch.as_tensor(x).detach().cpu().contiguous()
-    return out
+def moments(optimiser: torch.optim.Optimizer, names: Mapping[str, torch.nn.Parameter]) -> dict[str, Tensor]:
+    """What AdamW remembers, as it stands in memory. names: the trained parameters by name."""
+    return {
+        f"{key}/{name}": torch.as_tensor(x)
+        for name, parameter in names.items()
+        for key, x in optimiser.state.get(parameter, {}).items()
+    }
 
 
 def _put_optimiser(
@@ -156,7 +158,7 @@ def _put_optimiser(
         key, name = full.split("/", 1)
         parameter = names[name]
         # AdamW counts its steps in float32 beside the parameter; its moments have the parameter's type.
-        optimiser.state[parameter][key] = x.to(parameter.device)
+        optimiser.state[parameter][key] = placed_like(x, parameter)
 
 
 def _random() -> dict[str, Tensor]:

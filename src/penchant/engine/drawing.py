@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
@@ -12,8 +13,9 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from penchant.domains.base import Samples
-from penchant.domains.policy import TextPolicy
+from penchant.domains.policy import TextPolicy, unwrap
 from penchant.domains.sampling import Answer, Sampler, generate
+from penchant.domains.sharding import gathered
 from penchant.engine.metrics import reduced
 from penchant.engine.settings import Settings
 from penchant.engine.sources import Scorer
@@ -39,10 +41,13 @@ class Drawing:
         """Every process gets all answers; which one drew an answer changes its rounding alone. Raises Refusal, in every
         process if in one; StoppedRun where sampler and trainer disagree by more than rounding explains."""
         scorer, settings = self._scorer, self._settings
-        inner = generate if self._server is None else self._server
-        with scorer.precision.forward(scorer.device):
+        inner, policy = generate if self._server is None else self._server, scorer.policy
+        if self._server is not None:  # put together by all processes, kept by the one that hands them to the server
+            self._server.tensors = unwrap(policy).tensors(keep=self._accelerator.is_main_process)
+        own = gathered(policy) if self._server is None else nullcontext()
+        with scorer.precision.forward(scorer.device), own:
             samples = scorer.domain.sample(
-                scorer.policy,
+                policy,
                 prompts,
                 count=settings.samples,
                 limit=settings.limit,

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -18,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from penchant.domains.base import Domain
+from penchant.domains.sharding import collected
 from penchant.engine import checkpoint
 from penchant.engine.batching import steps as plan_steps
 from penchant.engine.checkpoint import Position
@@ -25,9 +27,10 @@ from penchant.engine.folder import RunFolder
 from penchant.engine.memory import followed, whole
 from penchant.engine.metrics import reduced
 from penchant.engine.precision import Precision
+from penchant.engine.ranks import first, told
 from penchant.engine.settings import Settings
 from penchant.engine.step import BrokenStep, Material, Outcome, Step
-from penchant.errors import StoppedRun
+from penchant.errors import Refusal, StoppedRun
 from penchant.files import whole_folder, write_json
 from penchant.objectives.base import Objective, zeros
 
@@ -70,6 +73,8 @@ class Job:
     """Called after every step with the steps planned in this phase and the seconds it took, for progress bars."""
     say: Callable[[str], None] = field(default=lambda line: None)
     """Called with a line for the person who waits."""
+    phase: Callable[[str], None] = field(default=lambda title: None)
+    """Told what is about to be done, for whoever waits for this process."""
 
 
 def train(job: Job) -> str | None:
@@ -92,7 +97,7 @@ def train(job: Job) -> str | None:
     levels = {"annotator": job.source.annotators}
     position, best = Position(), {}
     memory = zeros(job.objective, {column: len(names) for column, names in levels.items()})
-    found = checkpoint.latest(job.folder.checkpoints)
+    found = _newest(job)
     if found is not None:
         position, memory, best = checkpoint.restore(found, job.bare, optimiser, names)
     memory = {name: x.to(accelerator.device) for name, x in memory.items()}
@@ -106,27 +111,34 @@ def train(job: Job) -> str | None:
         nonlocal saved
         if position.step == saved:
             return  # to write it once more would put away the whole one first
-        if accelerator.is_main_process:
+        job.phase(f"saving step {position.step}")
+        writes = accelerator.is_main_process
+        weights = collected(job.bare.state(), writes)
+        moments = collected(checkpoint.moments(optimiser, names), writes)
+
+        def write() -> None:
             job.folder.flush()
-            checkpoint.save(job.folder.checkpoints, position, job.bare.state(), optimiser, names, memory, best)
-        saved = position.step
-        if accelerator.is_main_process:
+            checkpoint.save(job.folder.checkpoints, position, weights, moments, memory, best)
             checkpoint.prune(job.folder.checkpoints, settings.keep, best.get("step"))
-        accelerator.wait_for_everyone()
+
+        first(accelerator, write)
+        saved = position.step
 
     def evaluate() -> None:
         nonlocal best
         if job.evaluate is None:
             return
+        job.phase(f"evaluating after step {position.step}")
         line = {"kind": "eval", "step": position.step, **job.evaluate(position.step)}
         _note(job, line)
-        if line.get("margin", -math.inf) > best.get("margin", -math.inf):
+        if told(accelerator, line.get("margin", -math.inf) > best.get("margin", -math.inf)):
             best = {"step": position.step, "margin": line["margin"]}
             save()
 
-    with _Interrupt() as interrupt:
+    with _Interrupt(accelerator) as interrupt:
         try:
             for phase in range(position.phase, job.source.phases):
+                job.phase(f"rows of round {phase + 1}" if settings.rounds else "rows")
                 material = job.source.material(phase, position.step, begun=position.place > 0)
                 plan = plan_steps(
                     len(material.rows), settings.batch, settings.epochs, settings.seed + phase, settings.steps
@@ -136,6 +148,7 @@ def train(job: Job) -> str | None:
                     _check_start(job, step, material, plan[0])
                 for place in range(position.place, len(plan)):
                     started = time.perf_counter()
+                    job.phase(f"step {position.step + 1}")
                     rate = settings.learning_rate * schedule(settings, phase, place, len(plan), job.source.phases)
                     for group in optimiser.param_groups:
                         group["lr"] = rate
@@ -153,7 +166,7 @@ def train(job: Job) -> str | None:
                             evaluate()
                         if settings.save_every and position.step % settings.save_every == 0:
                             save()
-                    interrupt.agree(accelerator)
+                    interrupt.agree()
                 position = Position(position.step, phase + 1, 0)
         except KeyboardInterrupt:
             if not interrupt.torn:
@@ -177,11 +190,26 @@ def schedule(settings: Settings, phase: int, place: int, planned: int, phases: i
     return min(up, down[settings.schedule])
 
 
+def _newest(job: Job) -> Path | None:
+    """The newest checkpoint, which must be the same for every process: each reads its own part of it."""
+    found = checkpoint.latest(job.folder.checkpoints)
+    step = -1 if found is None else int(found.name.rpartition("-")[2])
+    theirs = told(job.accelerator, step)
+    apart = reduced(job.accelerator, torch.tensor(float(theirs != step), device=job.accelerator.device))
+    if float(apart):
+        raise Refusal(
+            f"the processes of this run see different checkpoints in {job.folder.checkpoints}: put the output on a disk that "
+            "all machines share."
+        )
+    return found
+
+
 def _check_start(job: Job, step: Step, material: Material, rows: Sequence[int]) -> None:
     """Before the first update the policy is its reference: every log-ratio is 0 but for rounding, or the run stops."""
+    job.phase("comparing policy and reference before the first step")
     drift = step.drift(material, rows)
     _note(job, {"kind": "start", "step": 0, "drift": drift, "tolerance": job.precision.tolerance})
-    if not drift <= job.precision.tolerance:
+    if told(job.accelerator, not drift <= job.precision.tolerance):
         raise StoppedRun(
             f"before the first update the policy and its reference differ by up to {drift:.3g} nats on a token; in "
             f"{job.precision.name} rounding explains {job.precision.tolerance:g}. The reference is not the model the run "
@@ -240,7 +268,10 @@ class _Interrupt:
     """Ctrl-C and SIGTERM between two steps, never within one or what is measured after it: half an update is no state to
     save. A second Ctrl-C is obeyed at once; the last checkpoint is then what the run goes on from."""
 
-    def __init__(self) -> None:
+    def __init__(self, accelerator: Accelerator) -> None:
+        self._accelerator = accelerator
+        # Of several processes none may leave by itself, wherever it is: the others would wait for it in the next step.
+        self._several = accelerator.num_processes > 1
         self._busy = self._asked = False
         self.torn = False
         """Whether a step was broken off within."""
@@ -257,7 +288,7 @@ class _Interrupt:
             signal.signal(number, old)
 
     def _heard(self, number: int, frame: Any) -> None:
-        if self._busy and not self._asked:
+        if (self._busy or self._several) and not self._asked:
             self._asked = True
             return
         raise KeyboardInterrupt
@@ -273,8 +304,8 @@ class _Interrupt:
         finally:
             self._busy = False
 
-    def agree(self, accelerator: Accelerator) -> None:
+    def agree(self) -> None:
         """Raises on every rank once any rank was asked, so that none waits for one that has gone."""
-        asked = torch.tensor(float(self._asked), device=accelerator.device)
-        if float(reduced(accelerator, asked)) > 0:
+        asked = torch.tensor(float(self._asked), device=self._accelerator.device)
+        if float(reduced(self._accelerator, asked)) > 0:
             raise KeyboardInterrupt

@@ -55,6 +55,8 @@ class Settings(BaseModel):
     """GiB that each process may hold: `tokens` is chosen so that the run keeps to it, by measuring at the start."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Number format of the forward pass; auto measures this machine and prints what it chose. Weights stay float32."""
+    timeout: Above = 600
+    """Seconds that one process of a run waits for another before it gives it up."""
     threads: Count = 0
     """Torch threads; 0 takes OMP_NUM_THREADS where it is set, else one per core."""
 
@@ -163,5 +165,6 @@ class Settings(BaseModel):
     def identity(self) -> dict[str, Any]:
         """What decides the run's results: its weights, and what is measured before and after, which must be measured alike.
         Two runs that agree in this are the same run; how often one is looked at or saved on the way changes nothing."""
-        apart = {"server", "threads", "evaluate_every", "save_every", "keep", "overwrite", "trackers", "report_samples"}
+        apart = {"server", "threads", "timeout", "evaluate_every", "save_every", "keep"}
+        apart |= {"overwrite", "trackers", "report_samples"}
         return self.model_dump(mode="json", exclude=apart)

@@ -5,14 +5,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from penchant.domains.base import Domain, Encoded, Want
+from penchant.domains.sharding import whole
 from penchant.engine.batching import share
 from penchant.engine.budget import halved
 from penchant.engine.metrics import Totals, measure, reduced
@@ -86,21 +89,22 @@ class Step:
         """One step on the given rows, with the objective's state; the new state is in the outcome. Raises BrokenStep,
         before any weight has changed, where the loss or its gradient is not finite. Where the device has no memory left, the
         step begins anew with half the token budget."""
-        whole, run = material.rows.select(rows), None
+        every, run = material.rows.select(rows), None
         while run is None:
             try:
-                run = self._summed(material, whole, rows, state)
+                run = self._summed(material, every, rows, state)
             except torch.OutOfMemoryError:
                 self.optimiser.zero_grad(set_to_none=True)
             if run is None:  # out here: as long as the error is handled, it keeps what was computed
-                self._halve(whole)
-        outcome = run.outcome(sum(whole.sizes), float(torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)))
+                self._halve(every)
+        norm = whole(torch.nn.utils.clip_grad_norm_(self.parameters, self.clip))
+        outcome = run.outcome(sum(every.sizes), float(norm))
         self.optimiser.step()
         return outcome
 
-    def _summed(self, material: Material, whole: Encoded, rows: Sequence[int], state: Mapping[str, Tensor]) -> _Running:
+    def _summed(self, material: Material, every: Encoded, rows: Sequence[int], state: Mapping[str, Tensor]) -> _Running:
         """The step's gradient, summed over micro-batches and ranks."""
-        groups = [[rows[i] for i in group] for group in self._micro_batches(whole)]
+        groups = [[rows[i] for i in group] for group in self._micro_batches(every)]
         mine = share(groups, self.accelerator.process_index, self.accelerator.num_processes)
         run = _Running(self, material, list(rows), dict(state), once=len(groups) == 1)
 
@@ -110,8 +114,7 @@ class Step:
                 run.remember(run.batch(group, *run.score(group)) for group in mine)
         slopes = run.slopes(mine) if self.objective.couples and not run.once else None
         for k, group in enumerate(mine):
-            # Only the last micro-batch waits for the other ranks' gradients.
-            with nullcontext() if k == len(mine) - 1 else self.accelerator.no_sync(self.policy):
+            with self._waiting(last=k == len(mine) - 1):
                 encoded, y = run.score(group)
                 batch = run.batch(group, encoded, y)
                 if self.objective.remembers and run.once:
@@ -121,7 +124,7 @@ class Step:
                 (loss * self.accelerator.num_processes).backward()
         return run
 
-    def _halve(self, whole: Encoded) -> None:
+    def _halve(self, every: Encoded) -> None:
         """Cuts the step smaller. Several ranks cannot: the others may be waiting within a backward pass for this one's
         gradient, and would cut theirs otherwise than it does."""
         if self.accelerator.num_processes > 1:
@@ -129,10 +132,10 @@ class Step:
                 f"rank {self.accelerator.process_index} has no memory left for a micro-batch of {self.budget:,} tokens, and "
                 f"the other ranks are waiting for its gradient. Start again with --max-memory, or --tokens {self.budget // 2}."
             )
-        fewer = halved(self.budget, self.domain.cost(self.policy, whole).micro_batches)
+        fewer = halved(self.budget, self.domain.cost(self.policy, every).micro_batches)
         if fewer is None:
             raise StoppedRun(
-                f"the device has no memory left for the longest of rows {', '.join(map(str, whole.numbers[:10]))} alone; no "
+                f"the device has no memory left for the longest of rows {', '.join(map(str, every.numbers[:10]))} alone; no "
                 "weight was changed. Lower --max-length, train an adapter with --lora, or take a larger device."
             )
         if torch.cuda.is_available():
@@ -143,6 +146,11 @@ class Step:
             f"no memory left for micro-batches of {before:,} tokens: from this step on they have {fewer:,}, which changes "
             "results by rounding alone",
         )
+
+    def _waiting(self, last: bool) -> AbstractContextManager[Any]:
+        """Only the last micro-batch waits for the other ranks' gradients; where parameters are split, every one does: whole
+        gradients would have to be kept in their place."""
+        return nullcontext() if last or isinstance(self.policy, FSDPModule) else self.accelerator.no_sync(self.policy)
 
     def _micro_batches(self, rows: Encoded) -> list[list[int]]:
         return self.domain.cost(self.policy, rows).micro_batches(self.budget)
@@ -253,8 +261,8 @@ class _Running:
         logp = torch.zeros(mask.shape, device=mask.device)
         with torch.no_grad():
             for group in mine:
+                _, y = self.score(group)  # an empty one too: the other ranks are scoring
                 if group:
-                    _, y = self.score(group)
                     logp[self._places(group), : y.logp.shape[1]] = torch.where(y.mask, y.logp, 0.0)
         logp = reduced(self.step.accelerator, logp).requires_grad_()
         anchors = _at(self.material.anchors, self.rows, logp)

@@ -145,7 +145,7 @@ def fill(
     score: rows → log π_ref of their responses, [n, steps], without gradient.
     groups: all rows in the groups that are scored at once (the engine's micro-batches).
     folder: where shards are kept, named by everything log π_ref depends on except the rows; None keeps nothing.
-    gather, rank, world: each rank scores its share of the shards and gets the others'.
+    gather, rank, world: each rank scores its share of the shards and gets the others'. All call `score` equally often.
     """
     plan = shards(groups)
     if folder is not None:
@@ -156,7 +156,8 @@ def fill(
     todo = [shard for shard, n in zip(plan, (gather(absent) if world > 1 else absent).tolist(), strict=True) if n]
     missing = [i for shard in todo for group in shard for i in group]
     store.forget(missing)
-    mine, done = todo[rank::world], 0
+    shares = [todo[k::world] for k in range(world)]
+    mine, done = shares[rank], 0
     total = sum(len(group) for shard in mine for group in shard)
     for shard in mine:
         for group in shard:
@@ -165,5 +166,9 @@ def fill(
             progress(done, total)
         if folder is not None:
             store.keep(shard, folder)
+    # A scorer that is split over ranks needs them all at every call: who has less to do calls it as often.
+    calls = [sum(len(shard) for shard in share) for share in shares]
+    for _ in range(max(calls) - calls[rank]):
+        score(todo[0][0])
     if world > 1 and missing:
         store.exchange(missing, gather)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,8 @@ class Server:
         self._folder = folder.resolve()
         self._base, self._room = "", None
         self._adapter: str | None = None
+        self.tensors: Mapping[str, Tensor] | None = None
+        """The policy's tensors, whole, where it is split over processes."""
 
     # --- the weights
 
@@ -46,7 +48,7 @@ class Server:
         self._meet(policy)
         weights = self._folder / "weights"
         with whole_folder(weights) as draft:
-            policy.save(draft)
+            policy.save(draft, self.tensors)
         if policy.reference is None:
             self._reload(weights)
             remove(weights)

@@ -3,14 +3,14 @@ is a few lines; the work is done in the rooms below."""
 
 from __future__ import annotations
 
-import os
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from torch import Tensor
 
 from penchant.domains.models import Loaded
 from penchant.domains.paths import ScoringPath
@@ -21,9 +21,11 @@ from penchant.engine.checkpoint import Position
 from penchant.engine.folder import RunFolder
 from penchant.engine.loop import Job, train
 from penchant.engine.precision import Precision
+from penchant.engine.ranks import Ranks, first, told
 from penchant.engine.rounds import FromRounds
 from penchant.engine.settings import Settings
 from penchant.engine.sources import Anchors, FromFile, Scorer
+from penchant.engine.spread import Spread
 from penchant.engine.step import Outcome
 from penchant.errors import Refusal, StoppedRun
 from penchant.evaluation.evidence import IN_PYTHON, RunEvidence, without_texts
@@ -38,7 +40,7 @@ from penchant.rewards.asking import Asking
 from penchant.rewards.base import Comparer, Judge
 from penchant.running import choices
 from penchant.running.ceiling import budget
-from penchant.running.consistent import consistent
+from penchant.running.consistent import consistent, splits
 from penchant.running.judging import ready
 from penchant.running.measure import Measure, reference_cache
 from penchant.running.models import Models
@@ -67,23 +69,22 @@ class Alignment:
         self.model, self.data, self.objective, self.judge, self.unseen = model, data, objective, judge, unseen
         self.settings, self.voice, self.folder = settings, voice, RunFolder(output)
         self.started, self.earlier = time.perf_counter(), 0.0
-        self.models = Models(model, settings)
         consistent(objective, settings, judge)
         torch.set_num_threads(settings.thread_count)
         if settings.max_memory is not None:
             returning()
-        self.accelerator = Accelerator(log_with=list(settings.trackers) or None, project_dir=str(output))
-        launched = int(os.environ.get("WORLD_SIZE", "1"))
-        if launched != self.accelerator.num_processes:
-            raise Refusal(
-                f"{launched} processes were launched, but each would run alone and write into the same folder. Launch them "
-                "with `accelerate launch`, on machines without an accelerator with `accelerate launch --cpu`."
-            )
+        self.spread = Spread(settings.timeout, list(settings.trackers), str(output))
+        self.accelerator = self.spread.accelerator
+        self.models = Models(model, settings, self.spread.place)
+        self.ranks = Ranks(self.accelerator, output, settings.timeout)
+        if self.spread.mesh is not None:
+            splits(settings, judge)
 
     def run(self) -> tuple[RunEvidence, Verdict]:
         """Everything, in order. A run that was finished already is only judged again."""
         try:
-            return self._run()
+            with self.ranks.minded():
+                return self._run()
         except torch.OutOfMemoryError as error:
             raise Refusal(
                 f"the device has no memory left outside a step ({brief(str(error), 200)}). Give --max-memory, or lower "
@@ -95,8 +96,9 @@ class Alignment:
 
     def _run(self) -> tuple[RunEvidence, Verdict]:
         self.voice.say(f"loading {self.model}")
+        self.ranks.phase("loading")
         loaded = self.models.load()
-        loaded.policy.to(self.accelerator.device)
+        self.ranks.phase("reading the data")
         self.past = self.models.identities(loaded)
         goals = self._goals(loaded)
         prepared = prepare(self.data, self.unseen, loaded.domain, self.objective, self.settings, goals)
@@ -110,7 +112,7 @@ class Alignment:
                 f"{'none are held out' if rewards(self.objective) else 'it has no reward'}. Leave --evaluate-every out."
             )
         self._claim(loaded, prepared)
-        if self.folder.finished:
+        if told(self.accelerator, self.folder.finished):
             self.voice.say(f"{self.folder.path} holds this run, finished: nothing is left to do.")
             evidence = RunEvidence.from_json(read_json(self.folder.evidence))
             return evidence, judge_run(evidence)
@@ -127,7 +129,7 @@ class Alignment:
         )
         reads = {name: ScoringPath(**chosen["history"][name]) for name in self.past}
         history = self.models.history(self.past, reads, loaded, precision, self.accelerator.device)
-        anchors = Anchors(scorer, self.objective, self.settings, self.accelerator, cache, self.voice.progress, history)
+        anchors = Anchors(scorer, self.objective, self.settings, self.accelerator, cache, self._progress, history)
         judge = ready(self.judge, scorer, self.settings)
         measure = Measure(anchors, self.objective, self.settings, judge, goals)
         before = self._before(measure, prepared)
@@ -166,6 +168,10 @@ class Alignment:
         """Since this process began, with the steps that were taken before it."""
         return self.earlier + time.perf_counter() - self.started
 
+    def _progress(self, title: str, done: int, total: int) -> None:
+        self.ranks.phase(title)
+        self.voice.progress(title, done, total)
+
     # --- stages
 
     def _goals(self, loaded: Loaded) -> Goals | None:
@@ -196,7 +202,8 @@ class Alignment:
             "settings": self.settings.identity(),
             **({"history": list(self.past.values())} if self.past else {}),
         }
-        if self.accelerator.is_main_process:
+
+        def claim() -> None:
             resumed = self.folder.claim(self.identity, self.settings.overwrite)
             if resumed and not self.folder.finished:
                 self.voice.say(f"{self.folder.path} holds this run, unfinished: going on from its last checkpoint.")
@@ -205,27 +212,29 @@ class Alignment:
                 reached = checkpoint.reached(self.folder.checkpoints)
                 steps = (line for line in self.folder.history() if line["kind"] == "step" and line["step"] <= reached)
                 self.earlier = sum(line["seconds"] for line in steps)
-        self.accelerator.wait_for_everyone()
+
+        first(self.accelerator, claim)
 
     def _choices(self, loaded: Loaded, prepared: Prepared) -> tuple[Precision, dict[str, Any]]:
-        """How this run computes: chosen by the first process at the first start, the same ever after and everywhere."""
-        accelerator = self.accelerator
-        device, processes = accelerator.device, accelerator.num_processes
-        if accelerator.is_main_process and not self.folder.choices:
+        """How this run computes: chosen at the first start, the same ever after and everywhere."""
+        self.ranks.phase("choosing how to compute")
+        if told(self.accelerator, not self.folder.choices):
+            where = self.accelerator.device, self.accelerator.num_processes
             saved = lambda name: self.models.saved(name, loaded)  # noqa: E731
             asked = (loaded, prepared, self.objective, self.settings)
-            fit = lambda precision, scoring: budget(*asked, precision, scoring, device, processes)  # noqa: E731
-            self.folder.record(self.identity, choices.choose(loaded, self.settings, device, processes, saved, fit))
-        elif accelerator.is_main_process:
+            fit = lambda precision, scoring: budget(*asked, precision, scoring, *where)  # noqa: E731
+            made = choices.choose(loaded, self.settings, self.spread, saved, fit)
+            first(self.accelerator, lambda: self.folder.record(self.identity, made))
+        else:
             reached = checkpoint.reached(self.folder.checkpoints)
-            still, changed = choices.still(self.folder.choices, loaded, device, processes, reached)
-            if changed:
+            still, changed = choices.still(self.folder.choices, loaded, self.spread, reached)
+            if changed and self.accelerator.is_main_process:
                 self.voice.say(f"not all is as it was, and last digits may differ from here on: {changed}")
                 self.folder.record(self.identity, still)
-        accelerator.wait_for_everyone()
+        self.accelerator.wait_for_everyone()
         chosen = self.folder.choices
         precision, self.models.scoring = choices.follow(chosen, loaded)
-        self.voice.say(choices.told(chosen, precision, self.models.scoring))
+        self.voice.say(choices.line(chosen, precision, self.models.scoring))
         return precision, chosen
 
     def _scorer(self, loaded: Loaded, precision: Precision) -> Scorer:
@@ -241,7 +250,7 @@ class Alignment:
 
     def _before(self, measure: Measure, prepared: Prepared) -> RunEvidence:
         """The start model's numbers, measured once and kept for a resumed run."""
-        if self.folder.before.exists():
+        if told(self.accelerator, self.folder.before.exists()):
             return RunEvidence.from_json(read_json(self.folder.before))
         if measure.anchors.scorer.moved:
             raise Refusal(f"{self.folder.path} has checkpoints but no before.json; start it anew with --overwrite.")
@@ -249,8 +258,8 @@ class Alignment:
         lists = measure.lists(prepared.held_lists, "held-out lists")
         samples = measure.samples(prepared.held_prompts)
         there = RunEvidence({}, {}, {}, pairs_before=pairs, lists_before=lists, samples_before=samples)
-        if self.accelerator.is_main_process:
-            write_json(self.folder.before, (there if self.settings.report_samples else without_texts(there)).to_json())
+        kept = there if self.settings.report_samples else without_texts(there)
+        first(self.accelerator, lambda: write_json(self.folder.before, kept.to_json()))
         return there
 
     def _train(
@@ -263,7 +272,7 @@ class Alignment:
         precision: Precision,
     ) -> str | None:
         """The loop. None, or "interrupted"; raises StoppedRun."""
-        wrapped: Any = self.accelerator.prepare(loaded.policy) if self.accelerator.num_processes > 1 else loaded.policy
+        wrapped = self.spread.wrap(loaded.policy)
         if self.settings.trackers:
             self.accelerator.init_trackers("penchant", config={"objective": repr(self.objective)})
 
@@ -288,6 +297,7 @@ class Alignment:
             evaluate=evaluate if self.settings.evaluate_every else None,
             report=report,
             say=self.voice.say,
+            phase=self.ranks.phase,
         )
         stopped = train(job)
         scorer.moved = True
@@ -299,11 +309,16 @@ class Alignment:
         if not self.settings.report_samples:
             evidence = without_texts(evidence)
         verdict = judge_run(evidence)
-        if evidence.stopped_by == "interrupted" or not self.accelerator.is_main_process:
-            return verdict
+        if evidence.stopped_by != "interrupted":
+            self.ranks.phase("saving the model")
+            tensors = loaded.policy.tensors(keep=self.accelerator.is_main_process)
+            first(self.accelerator, lambda: self._write(loaded, evidence, verdict, tensors))
+        return verdict
+
+    def _write(self, loaded: Loaded, evidence: RunEvidence, verdict: Verdict, tensors: Mapping[str, Tensor] | None) -> None:
         if evidence.stopped_by is None:
             with whole_folder(self.folder.model) as draft:
-                loaded.policy.save(draft)
+                loaded.policy.save(draft, tensors)
                 if (goals := self._goals(loaded)) is not None:
                     goals.save(draft)
                 (draft / "README.md").write_text(model_card(evidence, verdict), encoding="utf-8")
@@ -311,7 +326,6 @@ class Alignment:
         write_json(self.folder.verdict, verdict.to_json())
         if evidence.stopped_by is None:
             write_json(self.folder.evidence, evidence.to_json())  # last: it marks the run as finished
-        return verdict
 
 
 def source_name(data: Any) -> str:

@@ -3,6 +3,7 @@ the run's folder; a resumed run follows what is written there, and where its sur
 
 from __future__ import annotations
 
+import json
 import platform
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,12 +13,14 @@ import torch
 
 import penchant
 from penchant.domains.models import Loaded
-from penchant.domains.paths import ScoringPath, alike, probe
+from penchant.domains.paths import ScoringPath, alike
 from penchant.domains.policy import TextPolicy
 from penchant.engine import precision as number_format
 from penchant.engine.budget import Budget
 from penchant.engine.precision import Precision
+from penchant.engine.ranks import first, shared, told
 from penchant.engine.settings import Settings
+from penchant.engine.spread import Spread
 from penchant.errors import Refusal
 from penchant.files import fingerprint
 from penchant.version import versions
@@ -26,30 +29,35 @@ from penchant.version import versions
 def choose(
     loaded: Loaded,
     settings: Settings,
-    device: torch.device,
-    processes: int,
+    spread: Spread,
     saved: Callable[[str], Loaded],
     fit: Callable[[Precision, ScoringPath], Budget | None],
 ) -> dict[str, Any]:
     """Everything that is chosen, and what it was chosen for, ready to be written. saved: a model of the history by name. fit:
-    the token budget that is measured, if one is."""
-    precision = number_format.choose(settings.precision, device)
+    the token budget that is measured, if one is. All processes come: what is measured, the first measures alone; how responses
+    are read is tried by all, for a policy may be split over them."""
+    accelerator, device = spread.accelerator, spread.accelerator.device
+    measured = number_format.choose(settings.precision, device).to_json() if accelerator.is_main_process else {}
+    precision = Precision(**json.loads(shared(accelerator, json.dumps(measured))))
     precision.apply()
     with precision.forward(device):
-        scoring = probe(loaded.policy)
+        scoring = loaded.policy.probed()
         history = {name: _read(saved(name).policy, loaded.policy, scoring).to_json() for name in settings.history}
-    budget = fit(precision, scoring)
+    fits: list[Budget | None] = []
+    first(accelerator, lambda: fits.append(fit(precision, scoring)))
+    budget = fits[0] if fits else None
     return {
         "precision": precision.to_json(),
         "scoring": scoring.to_json(),
         "history": history,
         "tokens": settings.tokens if budget is None else budget.tokens,
         "budget": None if budget is None else budget.to_json(),
+        "spread": str(spread),
         "threads": torch.get_num_threads(),
         "model": loaded.source,
         "parameters": sum(p.numel() for p in loaded.policy.parameters()),
         "trained_parameters": sum(p.numel() for _, p in loaded.policy.named_trainable()),
-        **surroundings(device, processes),
+        **surroundings(device, accelerator.num_processes),
     }
 
 
@@ -71,29 +79,27 @@ def surroundings(device: torch.device, processes: int) -> dict[str, Any]:
 
 def _read(past: TextPolicy, ours: TextPolicy, scoring: ScoringPath) -> ScoringPath:
     """How a saved model reads responses: as the policy does where it is built alike, else as its own probe finds."""
-    past.to(ours.device)
-    return scoring if alike(past, ours) else probe(past)
+    return scoring if alike(past, ours) else past.probed()
 
 
-def still(
-    choices: dict[str, Any], loaded: Loaded, device: torch.device, processes: int, step: int
-) -> tuple[dict[str, Any], str]:
+def still(choices: dict[str, Any], loaded: Loaded, spread: Spread, step: int) -> tuple[dict[str, Any], str]:
     """The choices of a run that goes on after `step`, with its surroundings as they are now, and what has changed in them, in
-    words. The choices stay; refuses surroundings in which they are wrong."""
-    here = surroundings(device, processes)
+    words. The choices stay; refuses surroundings in which they are wrong. All processes come, and go by what the first finds."""
+    accelerator, device = spread.accelerator, spread.accelerator.device
+    here = surroundings(device, accelerator.num_processes)
     changed = ", ".join(
         f"{name} {before} → {now}"
         for (name, now), (_, before) in zip(_flat(here), _flat(choices, here), strict=True)
         if before != now
     )
-    if not changed:
+    if not told(accelerator, bool(changed)):
         return choices, ""
     precision, path = Precision(**choices["precision"]), ScoringPath(**choices["scoring"])
-    number_format.still_right(precision, device)
+    first(accelerator, lambda: number_format.still_right(precision, device))
     precision.apply()
     with precision.forward(device):
-        found = probe(loaded.policy)
-    if not found.bears(path):
+        found = loaded.policy.probed()
+    if told(accelerator, not found.bears(path)):
         raise Refusal(
             f"this run began with {path}, which is no longer right here ({found}); since then: {changed}. Go on with what it "
             "began with, or start it anew with --overwrite."
@@ -123,10 +129,10 @@ def follow(choices: dict[str, Any], loaded: Loaded) -> tuple[Precision, ScoringP
     return precision, loaded.policy.follow(ScoringPath(**choices["scoring"]))
 
 
-def told(choices: dict[str, Any], precision: Precision, scoring: ScoringPath) -> str:
+def line(choices: dict[str, Any], precision: Precision, scoring: ScoringPath) -> str:
     """The choices in a line."""
     budget = "" if choices["budget"] is None else f"; {Budget(**choices['budget'])}"
     return (
         f"precision {precision}; {choices['trained_parameters']:,} of {choices['parameters']:,} parameters train; "
-        f"device {choices['device']}, {choices['threads']} threads; {scoring}{budget}"
+        f"device {choices['device']}, {choices['threads']} threads; {choices['spread']}; {scoring}{budget}"
     )

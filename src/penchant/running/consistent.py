@@ -54,3 +54,21 @@ def consistent(objective: Objective, settings: Settings, judge: Judge | Comparer
             f"batch={settings.batch}: {objective!r} estimates a KL from other rows' responses in the step, so it needs at "
             "least 2 rows; KTO's authors use 32."
         )
+
+
+def splits(settings: Settings, judge: Judge | Comparer | Asking | None) -> None:
+    """Refuses what a policy that is split over processes cannot do."""
+    if settings.train != "all":
+        raise Refusal(
+            f"train={settings.train!r} reads what frozen layers made from each process's own disk, and layers that are split "
+            "over processes must all run together: leave --train out, or launch without FSDP."
+        )
+    if settings.max_memory is not None:
+        raise Refusal(
+            f"max_memory={settings.max_memory:g} is measured by one process alone, which a policy that is split over processes "
+            "cannot do: leave --max-memory out and give --tokens, or launch without FSDP."
+        )
+    if isinstance(judge, Asking) and judge.model is None:
+        raise Refusal(
+            f"the judge {judge.name!r} asks the run's own start, which is split over processes: name a model for it."
+        )

@@ -89,9 +89,7 @@ def evaluate(
 
 
 def _load(name: str, settings: Settings, device: torch.device) -> Loaded:
-    loaded = Models(name, settings).load()
-    loaded.policy.to(device)
-    return loaded
+    return Models(name, settings, lambda policy: policy.to(device)).load()
 
 
 def _measure(

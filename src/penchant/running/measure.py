@@ -15,6 +15,7 @@ from torch import Tensor
 from penchant.domains import blocks, logits, merging, paths, policy, tree, trunk
 from penchant.domains.base import Encoded
 from penchant.domains.paths import ScoringPath
+from penchant.domains.sharding import gathered
 from penchant.engine.precision import Precision
 from penchant.engine.settings import Settings
 from penchant.engine.sources import Anchors
@@ -117,16 +118,17 @@ class Measure:
             return None
         scorer, settings, judge = self.anchors.scorer, self.settings, self._judge(contexts)
         self.anchors.progress("answering held-out prompts", 0, 1)
-        samples = scorer.domain.sample(
-            scorer.policy,
-            self._asked(contexts),
-            count=settings.sample_count,
-            limit=settings.limit,
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-            seed=settings.seed + 7,
-            scored=False,
-        )
+        with gathered(scorer.policy):
+            samples = scorer.domain.sample(
+                scorer.policy,
+                self._asked(contexts),
+                count=settings.sample_count,
+                limit=settings.limit,
+                temperature=settings.temperature,
+                top_p=settings.top_p,
+                seed=settings.seed + 7,
+                scored=False,
+            )
         # Both are scored here, in the run's own precision: a KL must not measure the difference of two number formats.
         mask = masks(samples.encoded.lengths)
         all_of = lambda score: self._all(samples.encoded, lambda some: [score(some)])[0]  # noqa: E731
@@ -150,7 +152,7 @@ class Measure:
         new = [context for context in contexts if WinAgainst.key(context) not in self._at_start]
         if new:
             scorer = self.anchors.scorer
-            with scorer.start() as policy:
+            with scorer.start() as policy, gathered(policy):
                 greedy = scorer.domain.sample(
                     policy, self._asked(new), limit=self.settings.limit, temperature=0.0, scored=False
                 )

@@ -3,6 +3,7 @@ loaded alike; nothing is trained here."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch import nn
 
 from penchant.domains.models import Loaded, LoRA, identity_of, load
 from penchant.domains.paths import ScoringPath
+from penchant.domains.policy import TextPolicy
 from penchant.engine.precision import Precision
 from penchant.engine.settings import Settings
 from penchant.engine.sources import Past
@@ -20,10 +22,10 @@ from penchant.running.measure import reference_cache
 
 
 class Models:
-    """name: a folder, a hub id or "smollm2"."""
+    """name: a folder, a hub id or "smollm2". place: puts a policy on its device, or its shards on several."""
 
-    def __init__(self, name: str, settings: Settings) -> None:
-        self.name, self.settings = name, settings
+    def __init__(self, name: str, settings: Settings, place: Callable[[TextPolicy], object]) -> None:
+        self.name, self.settings, self._place = name, settings, place
         self.scoring: ScoringPath | None = None
         """How the run's models read responses, once that is chosen."""
         self._fingerprint: str | None = None
@@ -77,7 +79,7 @@ class Models:
         def opened(name: str) -> nn.Module:
             policy = self.saved(name, ours).policy
             policy.follow(paths[name])
-            return policy.requires_grad_(False).to(device)
+            return policy.requires_grad_(False)
 
         return [
             Past(Path(name).name, reference_cache(identity, precision, device, paths[name]), partial(opened, name))
@@ -86,7 +88,7 @@ class Models:
 
     def _read(self, name: str, lora: LoRA | None = None, top: int | None = None, revision: str | None = None) -> Loaded:
         settings = self.settings
-        return load(
+        loaded = load(
             name,
             lora=lora,
             top=top,
@@ -96,3 +98,5 @@ class Models:
             max_length=settings.max_length,
             too_long=settings.too_long,
         )
+        self._place(loaded.policy)
+        return loaded
