@@ -114,6 +114,7 @@ def test_a_whole_run_split_over_two_ranks_ends_as_on_one_and_goes_on_with_any_nu
     one = run_in(tmp_path / "one", tiny_folder, "TDPO()", **how)
     env = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "PENCHANT_CACHE": str(tmp_path / "cache")}
     launched(script, HERE, tmp_path / "two", tiny_folder, {}, **env)
+    assert not (tmp_path / ".two.processes").exists()
     two = Run.open(tmp_path / "two")
     assert two.evidence.choices["spread"] == "2 processes, FSDP2" and two.verdict.word == one.verdict.word
     a, b = (load_file(run.model / "model.safetensors") for run in (two, one))
@@ -176,7 +177,7 @@ def _free_port() -> int:
         ({"ACCELERATE_USE_DEEPSPEED": "true"}, "DeepSpeed decides by itself.*--use_fsdp"),
         ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_OFFLOAD_PARAMS": "true"}, "fsdp_offload_params: true"),
         ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_RESHARD_AFTER_FORWARD": "false"}, "reshard_after_for"),
-        ({"WORLD_SIZE": "2"}, "2 processes were launched.*accelerate launch --cpu"),
+        ({"WORLD_SIZE": "2"}, "2 processes were launched.*ACCELERATE_USE_CPU=true torchrun"),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, dict) else "",
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -35,7 +36,7 @@ class Sign:
     beat: int
     phase: str
     ended: str | None = None
-    """Why it ended; "" where its work was done, None while it runs."""
+    """Why it failed; None while it runs."""
 
 
 class Ranks:
@@ -49,6 +50,8 @@ class Ranks:
         self._phase, self._beat, self._ended = "starting", 0, None
         self._lock, self._over = threading.Lock(), threading.Event()
         self._seen: dict[int, Sign] = {}
+        self._accelerator = accelerator
+        self._watching = threading.Thread(target=self._watch, name="signs of life", daemon=True)
         if self.world == 1:
             return
         if accelerator.is_main_process:
@@ -58,7 +61,7 @@ class Ranks:
         accelerator.wait_for_everyone()
         self._sign()
         accelerator.wait_for_everyone()
-        threading.Thread(target=self._watch, name="signs of life", daemon=True).start()
+        self._watching.start()
 
     def phase(self, title: str) -> None:
         """Says what this process is about to do."""
@@ -74,6 +77,7 @@ class Ranks:
             return
         try:
             yield
+            self._accelerator.wait_for_everyone()
         except (Refusal, StoppedRun, LostRank) as error:
             self._end(str(error))
             raise
@@ -86,9 +90,18 @@ class Ranks:
         except BaseException as error:
             self._end(str(error) or type(error).__name__)
             raise
-        self._end("")
+        self._part()
+
+    def _part(self) -> None:
+        """The end of all: nobody is waited for any more, and no sign of life is left behind."""
+        self._over.set()
+        self._watching.join()
+        self._accelerator.wait_for_everyone()
+        if self._accelerator.is_main_process:
+            shutil.rmtree(self._folder)
 
     def _end(self, why: str) -> None:
+        """Says that this process ends, and why."""
         self._over.set()
         self._ended = why
         self._sign()
@@ -145,8 +158,7 @@ class Ranks:
                     last[rank], since[rank] = sign, time.monotonic()
                 silent = time.monotonic() - since[rank]
                 failed = sign is not None and bool(sign.ended)
-                done = sign is not None and sign.ended == ""
-                if not done and silent > (min(self.timeout, 10 * SURE) if failed else self.timeout):
+                if silent > (min(self.timeout, 10 * SURE) if failed else self.timeout):
                     print(f"penchant: {self._sentence([rank])}", file=sys.stderr, flush=True)
                     os._exit(LostRank.exit_code)
 
@@ -179,7 +191,7 @@ class Ranks:
 def _gone(before: Sign | None, now: Sign | None) -> bool:
     if before is None or now is None:
         return now is None
-    return bool(now.ended) or (now.ended is None and now.beat == before.beat)
+    return now.ended is not None or now.beat == before.beat
 
 
 # --- one for all

@@ -49,7 +49,7 @@ class Spread:
         if launched != self.accelerator.num_processes:
             raise Refusal(
                 f"{launched} processes were launched, but each would run alone and write into the same folder. Launch them "
-                "with `accelerate launch`, on machines without an accelerator with `accelerate launch --cpu`."
+                "with `accelerate launch`, on machines without an accelerator with `ACCELERATE_USE_CPU=true torchrun`."
             )
         self.mesh: DeviceMesh | None = None
         # accelerate itself turns FSDP into DDP on machines without an accelerator, and does not say so.
