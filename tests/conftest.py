@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -25,6 +25,13 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or fills the user's cache."""
     monkeypatch.setenv("PENCHANT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def plain_products() -> Iterator[None]:
+    """Every test leaves float32 products as torch has them: a run in it may have chosen others, for the whole process."""
+    yield
+    torch.set_float32_matmul_precision("highest")
 
 
 @pytest.fixture
