@@ -15,6 +15,8 @@ from penchant.version import __version__
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
+ROWS = ("startup", "step", "fp32", "epoch", "algorithm", "lists", "memory", "peak", "trunk", "sampling", "exact", "growth")
+"""Everything that is to be measured, in the order of the table."""
 PAGES = (HERE.parent / "docs" / "performance.md", HERE.parent / "README.md")
 NOT_YET = "Not measured yet."
 PLACE = re.compile(r"(<!-- bench: (\w+) -->\n).*?(\n<!-- end of bench -->)", re.DOTALL)
@@ -90,12 +92,15 @@ def the_speed(held: Mapping[str, Any]) -> str:
 
 
 def the_missed(held: Mapping[str, Any]) -> str:
-    """Figures that did not reach their target."""
+    """Figures that did not reach their target, and rows without figures."""
     figures = [Figure.of(made) for row in held["rows"].values() for made in row["figures"]]
     missed = [f for f in figures if f.reached.startswith("missed")]
-    if not missed:
-        return "No figure misses its target."
-    return "\n".join(f"- {f.name}: {f.value:.3g}, {f.reached}." for f in missed)
+    said = [f"- {f.name}: {f.value:.3g}, {f.reached}." for f in missed] or [
+        "- None of the figures above misses its target."
+    ]
+    if open_rows := [row for row in ROWS if row not in held["rows"]]:
+        said.append(f"- Not measured to the end yet, so that nothing is said of them: {', '.join(open_rows)}.")
+    return "\n".join(said)
 
 
 SAID = {

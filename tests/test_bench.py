@@ -64,3 +64,9 @@ def test_contestants_take_turns_and_the_warm_up_does_not_count(bench: Any):
         {"a": lambda: turns.append("a"), "b": lambda: turns.append("b")}, 2, warm=["b"], say=False
     )
     assert turns == ["b", "a", "b", "a", "b"] and {name: len(x) for name, x in seconds.items()} == {"a": 2, "b": 2}
+
+
+def test_a_row_without_figures_is_named_and_every_row_is_known(bench: Any):
+    command, documents = bench("bench"), bench("documents")
+    assert tuple(command.ROWS) == documents.ROWS
+    assert "step" in documents.the_missed({"rows": {}}) and "growth" in documents.the_missed({"rows": {}})
