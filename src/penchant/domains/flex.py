@@ -53,11 +53,12 @@ class Sight:
 
     def _made(self, window: int | None) -> BlockMask:
         row, branch, position = (x.to(self.device) for x in (self.row, self.branch, self.position))
+        reach = 0 if window is None else window
 
         # lambdas, for the library reads them as it compiles, and would read whatever was wrapped around a function too
         own = lambda query, key: (branch[key] == 0) | (branch[key] == branch[query])  # noqa: E731
         sees = lambda batch, head, query, key: (row[query] == row[key]) & (key <= query) & own(query, key)  # noqa: E731
-        near = lambda query, key: position[query] - position[key] < window  # noqa: E731
+        near = lambda query, key: position[query] - position[key] < reach  # noqa: E731
         # a window counts positions, as they would stand in a sequence of prompt and response alone
         both = lambda batch, head, query, key: sees(batch, head, query, key) & near(query, key)  # noqa: E731
         mask_mod = sees if window is None else both
