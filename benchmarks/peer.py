@@ -56,6 +56,10 @@ def trainer(
     return DPOTrainer(own or str(folder()), ref, args=config, train_dataset=given, peft_config=peft)
 
 
+class Over(Exception):
+    """No further step is wanted: raised in the trainer's loop, which would else take one more before it looks."""
+
+
 class Stepped(TrainerCallback):
     """A trainer that takes one step at a call: its next batch, the training step, clipping, AdamW, its schedule and its log."""
 
@@ -86,6 +90,8 @@ class Stepped(TrainerCallback):
         try:
             torch.set_num_threads(1)  # a thread has its own count
             self.held.train()
+        except Over:
+            pass
         except BaseException as error:  # handed to the thread that waits, which raises it
             self.error = error
         finally:
@@ -95,7 +101,7 @@ class Stepped(TrainerCallback):
         self._there.release()
         self._go.acquire()
         if self._over:
-            control.should_training_stop = True
+            raise Over
 
 
 def stepped(rows: Sequence[Row], **options: Any) -> Stepped:
