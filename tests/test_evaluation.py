@@ -14,6 +14,7 @@ from penchant.domains.base import Encoded, Samples, masks
 from penchant.errors import StoppedRun
 from penchant.evaluation import pairs, samples, statistics
 from penchant.evaluation.evidence import PairEvidence, SampleEvidence
+from penchant.evaluation.ranking import ranking_accuracy
 from penchant.evaluation.statistics import Estimate
 from penchant.objectives import DPO, Pairs, Rollouts, Scored, SimPO
 from penchant.rewards import ngrams
@@ -129,8 +130,8 @@ def test_pair_evidence_holds_the_objectives_rewards_whole_log_probs_and_lengths(
     )
     assert pairs.margins(found) == [1.0, 0.0]
     assert pairs.accuracy(found).value == 0.75, "the second pair is a tie and counts half"
-    assert pairs.ranking(found).value == 1.0, "a tie of plain log-probs counts as right"
-    assert pairs.ranking(found, per_token=True).value == 0.5
+    assert ranking_accuracy(found).value == 1.0, "a tie of plain log-probs counts as right"
+    assert ranking_accuracy(found, per_token=True).value == 0.5
     longer = pairs.lengths(found)
     assert longer.value == -0.5, "2 and 1 tokens chosen, 1 and 3 rejected"
     before = replace(found, logp_chosen=[-4.0, -3.0], logp_rejected=[-3.0, -3.0])

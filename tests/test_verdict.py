@@ -423,7 +423,7 @@ def test_the_table_shows_before_after_and_a_word():
     assert rows["repetition"].word == "worse"
     assert rows["KL to the reference, per response"].cells[0] == "0.00 nats"
     table = {row.name: row for row in before_after(HEALTHY)}
-    accuracy = table["accuracy on unseen pairs"]
+    accuracy = table["implicit accuracy on unseen pairs"]
     assert accuracy.cells[0] == "50.0 %" and accuracy.cells[2].startswith("+") and "points [" in accuracy.cells[2]
     assert accuracy.word == table["margin on unseen pairs"].word == "better"
     assert table["log π per token, chosen"].word == "neutral"

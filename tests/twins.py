@@ -100,6 +100,10 @@ def cpo(w: Response, l: Response, beta: Decimal) -> Decimal:
     return -prefers(w.likelihood**beta, l.likelihood**beta).ln()
 
 
+def gamma_dpo(w: Response, l: Response, beta: Decimal, gamma: Decimal) -> Decimal:
+    return -prefers(w.odds_against(ref=gamma) ** beta, l.odds_against(ref=gamma) ** beta).ln()
+
+
 def orpo(w: Response, l: Response) -> Decimal:
     odds = lambda p: p / (1 - p)  # noqa: E731
     return -prefers(odds(per_step(w)), odds(per_step(l))).ln()
@@ -322,7 +326,7 @@ _PAIRED = {
     "DPO": dpo, "CDPO": cdpo, "IPO": ipo, "SimPO": simpo, "CPO": cpo, "ORPO": orpo, "NLL": nll_pair,
     "RDPO": rdpo, "Hinge": hinge, "SLiC": slic, "DPOP": dpop, "LengthRegularisedDPO": length_regularised_dpo,
     "LNDPO": lndpo, "OSP": osp, "EXO": exo, "NCA": nca, "APOZero": apo_zero, "APODown": apo_down, "DiscoPOP": discopop,
-    "FDPO": fdpo, "AlphaDivergenceDPO": alpha_divergence_dpo,
+    "FDPO": fdpo, "GammaDPO": gamma_dpo, "AlphaDivergenceDPO": alpha_divergence_dpo,
     "LengthDesensitisedDPO": length_desensitised_dpo, "RewardAwarePO": reward_aware_po,
     "INPO": inpo, "MNPO": mnpo, "ONPO": onpo, "NashIPO": nash_ipo, "EGPO": egpo, "REBEL": rebel, "SPPO": sppo,
     "BCO": bco, "TDPO": tdpo, "TDPO2": tdpo,

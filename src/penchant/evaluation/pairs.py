@@ -1,5 +1,5 @@
-"""What pairs say of a model: implicit accuracy, margin, plain ranking, and how far either log-prob moved.
-It reads scored batches or the evidence made from them; no model or file is known here."""
+"""What pairs say of a model: implicit accuracy, margin, and how far either log-prob moved; ranking.py asks how it ranks them
+by plain log-probs. It reads scored batches or the evidence made from them; no model or file is known here."""
 
 from __future__ import annotations
 
@@ -93,17 +93,6 @@ def accuracy(evidence: PairEvidence) -> Estimate:
 def margin(evidence: PairEvidence, *, resamples: int = RESAMPLES) -> Estimate:
     """Mean margin, in the objective's own units."""
     return mean(margins(evidence), evidence.groups, resamples=resamples)
-
-
-def ranking(evidence: PairEvidence, *, per_token: bool = False) -> Estimate:
-    """Plain ranking accuracy, not the implicit one: share of pairs with log π(y_w) ≥ log π(y_l), by sums or by means
-    per token. A tie counts as right (arXiv 2405.19534, definition 2.2)."""
-    right = []
-    for w, l, nw, nl in zip(
-        evidence.logp_chosen, evidence.logp_rejected, evidence.length_chosen, evidence.length_rejected, strict=True
-    ):
-        right.append(float(w / max(nw, 1) >= l / max(nl, 1) if per_token else w >= l))
-    return share(right, evidence.groups)
 
 
 def gains(before: PairEvidence, after: PairEvidence) -> list[float]:

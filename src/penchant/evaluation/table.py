@@ -9,7 +9,8 @@ from typing import Literal
 
 from penchant.evaluation import lists, pairs, samples
 from penchant.evaluation.evidence import ListEvidence, PairEvidence, RunEvidence, SampleEvidence
-from penchant.evaluation.statistics import RESAMPLES, Estimate, difference, mean, ratio, short
+from penchant.evaluation.ranking import ranking_hits
+from penchant.evaluation.statistics import RESAMPLES, Estimate, difference, mean, ratio, share, short
 
 Word = Literal["better", "worse", "neutral"]
 
@@ -87,14 +88,24 @@ def _pairs(before: PairEvidence, after: PairEvidence, resamples: int) -> list[Ro
     change = difference(pairs.hits(old), pairs.hits(new), groups, resamples=resamples)
     grown = difference(old, new, groups, resamples=resamples)
     was, now = (pairs.margin(e, resamples=resamples) for e in (before, after))
-    right = "Share of pairs whose chosen response has the greater implicit reward; ties count half, a guess gets 50 %."
+    right = "Share of pairs whose chosen response has the greater implicit reward: what training moved. Ties count half."
+    plain = "Share of pairs whose chosen response is the more probable one: where the model stands. Losses seldom turn it."
+    ranked = [ranking_hits(e) for e in (before, after)]
+    turned = difference(*ranked, groups, resamples=resamples)
     gap = "Implicit reward of the chosen less that of the rejected, in the objective's own units."
     fall = "A small fall of both is usual for losses on pairs; a large fall of the chosen is not."
     rows = [
         Row(
-            "accuracy on unseen pairs", "%", pairs.accuracy(before), pairs.accuracy(after), change, _word(change, 1), right
+            "implicit accuracy on unseen pairs",
+            *("%", pairs.accuracy(before), pairs.accuracy(after)),
+            *(change, _word(change, 1), right),
         ),
         Row("margin on unseen pairs", "", was, now, grown, _word(grown, 1), gap),
+        Row(
+            "ranking accuracy on unseen pairs",
+            *("%", share(ranked[0], groups), share(ranked[1], groups)),
+            *(turned, _word(turned, 1), plain),
+        ),
     ]
     moved = pairs.displacement(before, after, resamples=resamples)
     for side, change, logp_before, logp_after, length in (

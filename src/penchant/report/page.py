@@ -69,6 +69,7 @@ class Shown:
 def render(evidence: RunEvidence, verdict: Verdict, *, samples: bool = True) -> str:
     """The page as one HTML string. `samples=False` leaves out every prompt and every response."""
     from penchant.report.charts import curves, distributions
+    from penchant.report.instruments import instruments
 
     css = files("penchant.report").joinpath("page.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
@@ -85,6 +86,7 @@ def render(evidence: RunEvidence, verdict: Verdict, *, samples: bool = True) -> 
         curves=curves(evidence),
         remembered=facts.remembered(evidence),
         distributions=distributions(evidence),
+        instruments=instruments(evidence),
         shown=side_by_side(evidence) if samples else [],
         texts_left_out=not samples and (evidence.samples_before or evidence.samples_after) is not None,
         settings=facts.listed(evidence.settings),

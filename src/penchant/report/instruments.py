@@ -1,0 +1,13 @@
+"""Which parts of the page the instruments fill, in the order a reader wants them. Each is made in its own file; none is shown
+where the run left nothing for it."""
+
+from __future__ import annotations
+
+from penchant.evaluation.evidence import RunEvidence
+from penchant.report.ranking import ranking_section
+from penchant.report.sections import Section
+
+
+def instruments(evidence: RunEvidence) -> list[Section]:
+    """The parts this run's evidence allows."""
+    return [part for part in (ranking_section(evidence),) if part is not None]
