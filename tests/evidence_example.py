@@ -167,6 +167,11 @@ def history(
                     "margin": 0.6 * (1 - math.exp(-3 * t)),
                     "logp/chosen": -1.53 + 0.02 * t,
                     "logp/rejected": -1.55 - 0.22 * t,
+                    **{
+                        f"{name}/10/{side}": level + lift * t * (1 - t) + 0.01 * (side == "chosen")
+                        for name, level, lift in (("mass", 0.84, 0.04), ("entropy", 1.72, 0.3))
+                        for side in ("chosen", "rejected")
+                    },
                 }
             )
     for i in range(rounds):

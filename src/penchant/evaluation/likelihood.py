@@ -17,6 +17,10 @@ class TopK:
     While the log-prob of good responses falls, H falling after it rose, or m falling, told when generation got worse."""
 
     k: int = 10
+    """Of at most as many tokens as there are: with all of them m is 1 and H the whole entropy."""
+    renormalise: bool = False
+    """Also −Σ q log₂ q of the k tokens' own distribution q = p / m, in [0, log₂ k], as "renormalised/10": the paper's text calls
+    its entropy one "over the top k", its formula does not divide."""
 
     @property
     def values(self) -> frozenset[str]:
@@ -25,8 +29,8 @@ class TopK:
 
     def __call__(self, y: Scored) -> dict[str, float]:
         """ "mass/10" in [0, 1] and "entropy/10" in bits; each token counts once, whatever the batch's weights are."""
-        mean = lambda name: float(y.value(name)[y.mask].double().mean())  # noqa: E731
-        return {
-            f"mass/{self.k}": mean(f"mass/{self.k}"),
-            f"entropy/{self.k}": mean(f"entropy/{self.k}") / math.log(2),
-        }
+        mass, entropy = (y.value(f"{name}/{self.k}")[y.mask].double() for name in ("mass", "entropy"))
+        found = {f"mass/{self.k}": mass, f"entropy/{self.k}": entropy / math.log(2)}
+        if self.renormalise:  # −Σ (p/m) log (p/m) = H/m + log m
+            found[f"renormalised/{self.k}"] = (entropy / mass + mass.log()) / math.log(2)
+        return {name: float(x.mean()) for name, x in found.items()}

@@ -19,8 +19,10 @@ SEVERITY = (
     "length drift",
     "not measured",
     "learned",
+    "likelihood over-optimised",
 )
-"""The words a run can get, the most serious first. "not measured" is said where too little was held out to tell."""
+"""The words a run can get, the most serious first. "not measured" is said where too little was held out to tell. The last is
+information: beside it one of the others always holds, so it is never the headline."""
 
 FAILED = frozenset({"stopped", "interrupted", "unstable", "collapsed", "nothing learned"})
 """Words that make a run's exit code other than 0."""

@@ -11,6 +11,7 @@ from typing import Any
 from penchant.evaluation import goal as aim
 from penchant.evaluation import harm, history
 from penchant.evaluation.evidence import RunEvidence
+from penchant.evaluation.overoptimisation import over_optimised
 from penchant.evaluation.rules import FAILED, SEVERITY, Finding, Rules
 from penchant.evaluation.table import Row, before_after
 from penchant.words import plain
@@ -65,6 +66,7 @@ def judge_run(evidence: RunEvidence, rules: Rules | None = None) -> Verdict:
         harm.length_drift(evidence, rules),
         aim.not_measured(aimed, dead, evidence.stopped_by is not None),
         aim.learned(aimed, dead),
+        *([watched] if (watched := over_optimised(evidence)) is not None else []),
     ]
     findings.sort(key=lambda f: SEVERITY.index(f.word))
     holding = [f.word for f in findings if f.holds]

@@ -90,7 +90,7 @@ class Curve:
     name: str
     colour: str = BLUE
     kind: str = "step"
-    """"step" and "round" are drawn as lines, "eval" as points, with an interval where the history has one."""
+    """"step" and "round" are drawn as lines, "eval" as points, joined, with an interval where the history has one."""
 
 
 def draw(title: str, said: str, x: str, y: str, paint: Callable[[Axes], None]) -> Chart:
@@ -248,7 +248,8 @@ def trace(axes: Axes, curve: Curve, at: np.ndarray, history: Sequence[dict[str, 
         whole = {line["step"]: line for line in history if line.get("kind") == "eval"}
         low, high = (np.array([whole[int(s)].get(f"{curve.key}/{end}", v) for s, v in at]) for end in ("low", "high"))
         spread = np.abs(np.stack([at[:, 1] - low, high - at[:, 1]]))
-        axes.errorbar(*at.T, yerr=spread, fmt="o", color=curve.colour, markersize=4.5, elinewidth=1.2, label=curve.name)
+        style: Any = {"color": curve.colour, "markersize": 4.5, "elinewidth": 1.2, "linewidth": 0.8, "label": curve.name}
+        axes.errorbar(*at.T, yerr=spread, fmt="o-", **style)
         return
     if exact:
         axes.plot(*at.T, color=curve.colour, linewidth=1.8, label=curve.name)

@@ -4,10 +4,12 @@ where the run left nothing for it."""
 from __future__ import annotations
 
 from penchant.evaluation.evidence import RunEvidence
+from penchant.report.likelihood import likelihood_section
 from penchant.report.ranking import ranking_section
 from penchant.report.sections import Section
 
 
 def instruments(evidence: RunEvidence) -> list[Section]:
     """The parts this run's evidence allows."""
-    return [part for part in (ranking_section(evidence),) if part is not None]
+    made = (ranking_section(evidence), likelihood_section(evidence))
+    return [part for part in made if part is not None]
