@@ -307,6 +307,26 @@ def trpa(
     return values
 
 
+def bradley_terry(
+    rows: Sequence[Sequence[Response]],
+    columns: dict[str, list[Decimal]],
+    margin: Decimal,
+    centre: Decimal,
+    flip: Decimal,
+    strength: bool,
+) -> list[Decimal]:
+    """Scores as strengths e^r: the chosen must win with a handicap of e^m, and so must the rejected where the label is wrong."""
+    values = []
+    for i, (w, l) in enumerate(rows):
+        a, b, handicap = w.likelihood, l.likelihood, (margin * columns["margin"][i] if margin else ZERO).exp()
+        p = columns["strength"][i] if strength else ONE
+        q = p - 2 * flip * p + flip
+        values.append(
+            -q * prefers(a, b * handicap).ln() - (1 - q) * prefers(b, a * handicap).ln() + centre * (a * b).ln() ** 2
+        )
+    return values
+
+
 Twin = Callable[..., list[Decimal]]
 """A second derivation: the loss values of all rows of a step, each row a list of its responses, from the rows, the columns
 (one value per row), the method's fields and its state."""
@@ -333,6 +353,7 @@ _PAIRED = {
 }  # fmt: skip
 ALL: dict[tuple[str, str], Twin] = {
     **{(name, "pairs"): each(f) for name, f in _PAIRED.items()},
+    ("BradleyTerry", "pairs"): bradley_terry,
     ("KTO", "responses"): each(kto),
     ("NLL", "responses"): each(nll),
     ("BCO", "responses"): each(bco_one),

@@ -8,7 +8,7 @@ import math
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -37,6 +37,8 @@ class Needs:
     columns: frozenset[str] = frozenset()
     mismatched: bool = False
     """Responses scored under another row's prompt (KTO's z0)."""
+    head: Literal["lm", "reward"] = "lm"
+    """The policy's head it reads: lm gives log π of every step, reward one number for each whole response."""
 
     @property
     def scoring(self) -> frozenset[str]:
@@ -49,6 +51,7 @@ class Needs:
             self.values | other.values,
             self.columns | other.columns,
             self.mismatched or other.mismatched,
+            other.head if self.head == "lm" else self.head,
         )
 
     def __contains__(self, name: str) -> bool:
@@ -193,6 +196,10 @@ class Sum(Objective):
         if not kinds:
             each = "; ".join(f"{term!r} takes {' or '.join(k.__name__ for k in kinds_of(term))}" for _, term in terms)
             raise Refusal(f"these objectives read no common kind of data: {each}.")
+        heads = {term.needs.head for _, term in terms}
+        if len(heads) > 1:
+            each = "; ".join(f"{term!r} reads the {term.needs.head} head" for _, term in terms)
+            raise Refusal(f"a sum reads one head of the policy, but {each}. Train them one after the other.")
         self._terms = terms
         self._kinds = tuple(k for k in kinds_of(terms[0][1]) if k in kinds)
         needs = NO_NEEDS

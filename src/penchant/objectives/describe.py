@@ -48,7 +48,7 @@ class Description:
     """The batches it takes: Pairs, Labelled, Lists, Rollouts."""
     unit: str
     needs: tuple[str, ...]
-    """Anchors, values and columns by name, and "mismatched"."""
+    """Anchors, values and columns by name, "mismatched", and the head where it is not the one that makes text."""
     breaks: Mapping[str, str]
     wraps: bool
     """Whether it is made from another objective."""
@@ -74,7 +74,11 @@ def describe(cls: type[Objective]) -> Description:
         fields=fields,
         data=tuple(kind.__name__ for kind in kinds_of(cls)),
         unit=cls.unit if isinstance(cls.unit, str) else cls().unit,
-        needs=(*sorted(needs.anchors | needs.values | needs.columns), *(["mismatched"] if needs.mismatched else [])),
+        needs=(
+            *sorted(needs.anchors | needs.values | needs.columns),
+            *(["mismatched"] if needs.mismatched else []),
+            *([] if needs.head == "lm" else [f"{needs.head} head"]),
+        ),
         breaks=cls.breaks,
         wraps=any(field.type in ("pairwise objective", "objective") for field in fields),
         file=Path(inspect.getfile(cls)),

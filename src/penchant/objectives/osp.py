@@ -49,6 +49,6 @@ class StrengthWeighted(Wrapper):
     needs = STRENGTH
 
     def __call__(self, batch: Pairs, state: State | None = None) -> Float[Tensor, "units"]:
-        ahead = self.base.loss_scored(batch.w, batch.l)
+        ahead, turned = self.both_ways(batch)
         p = batch.column("strength").to(ahead).detach()
-        return (2 * p - 1).clamp(min=0) * ahead + (1 - 2 * p).clamp(min=0) * self.base.loss_scored(batch.l, batch.w)
+        return (2 * p - 1).clamp(min=0) * ahead + (1 - 2 * p).clamp(min=0) * turned

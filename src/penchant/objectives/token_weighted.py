@@ -32,6 +32,10 @@ class TokenWeighted(Objective):
         super().__post_init__()
         if isinstance(self.base, Sum):
             raise Refusal(f"TokenWeighted(base={self.base!r}): wrap the terms of a sum, TokenWeighted(…) + …, not the sum.")
+        if self.base.needs.head != "lm":
+            raise Refusal(
+                f"TokenWeighted(base={self.base!r}): a reward model gives one number, no token's weight is in it."
+            )
         for name in ("data", "unit", "couples"):
             object.__setattr__(self, name, getattr(self.base, name))
         object.__setattr__(self, "needs", type(self).needs | self.base.needs)

@@ -15,14 +15,14 @@ from penchant.objectives.scored import Pairs, Scored
 
 @dataclass(frozen=True, repr=False)
 class Wrapper(Objective):
-    """An objective made from a pairwise one. It may ask `base.loss_scored` both ways round; it refuses anything else."""
+    """An objective made from a pairwise one. It may ask for the base's loss both ways round; it refuses anything else."""
 
     base: Paired
     """The pairwise objective inside."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.base.remembers or self.base.couples or type(self.base).__call__ is not Paired.__call__:
+        if self.base.remembers or self.base.couples or self.base.needs.columns:
             raise Refusal(
                 f"{type(self).__name__}(base={self.base!r}): the loss of a pair must be its own, either way round; this one "
                 "reads more than the two responses."
@@ -37,4 +37,4 @@ class Wrapper(Objective):
 
     def both_ways(self, batch: Pairs) -> tuple[Float[Tensor, "pairs"], Float[Tensor, "pairs"]]:
         """The base's loss of each pair as it was labelled, and with the label turned."""
-        return self.base.loss_scored(batch.w, batch.l), self.base.loss_scored(batch.l, batch.w)
+        return self.base(batch.w, batch.l), self.base(batch.l, batch.w)

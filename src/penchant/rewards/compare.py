@@ -19,7 +19,7 @@ from penchant.rewards.combine import Weighable
 
 
 @dataclass(frozen=True)
-class BradleyTerry:
+class ByScore:
     """P(a ≻ b) = σ((r(a) − r(b)) / temperature)        Bradley & Terry 1952; NaN where either judgement failed"""
 
     judge: Judge
@@ -43,9 +43,9 @@ class BradleyTerry:
         return torch.sigmoid(difference / self.temperature)
 
 
-def as_comparer(judge: Judge, temperature: float | int = 1.0) -> BradleyTerry:
+def as_comparer(judge: Judge, temperature: float | int = 1.0) -> ByScore:
     """A judge as a comparer: P(a ≻ b) = σ((r(a) − r(b)) / temperature)."""
-    return BradleyTerry(judge, temperature)
+    return ByScore(judge, temperature)
 
 
 def both_ways(comparer: Comparer, contexts: Sequence[Context], a: Sequence[str], b: Sequence[str]) -> Float[Tensor, "n"]:
