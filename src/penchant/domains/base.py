@@ -25,6 +25,7 @@ class Want:
     """Declared extras per step: "entropy", "kl", "mass/10", …; what they are is the domain's to say."""
     temperature: float = 1.0
     head: str = "lm"
+    """lm: log π of every step. reward: one step for each response, whose number is its score."""
     seed: int | None = None
     """Noise shared between responses and reference, where a domain has noise."""
 
@@ -102,6 +103,10 @@ class Encoded:
     def lengths(self) -> list[int]:
         """Steps of every response, flat."""
         return [len(y) for _, y in self.flat]
+
+    def steps(self, head: str = "lm") -> list[int]:
+        """Steps of every response as a head scores them, flat: one where it scores responses whole."""
+        return self.lengths if head == "lm" else [1] * len(self.lengths)
 
     @property
     def response_numbers(self) -> list[int]:

@@ -19,6 +19,7 @@ from penchant.domains import smollm2
 from penchant.domains.chat import Template
 from penchant.domains.folders import licence_of, settings_of, weights_of
 from penchant.domains.policy import REFERENCE, TextPolicy, without_bars
+from penchant.domains.reward_head import RewardHead, is_adapter_of_classifier, is_classifier, saved_head
 from penchant.domains.text import Text, TooLong
 from penchant.domains.trunk import Split
 from penchant.errors import Refusal
@@ -70,13 +71,18 @@ def load(
     max_length: int = 1024,
     too_long: TooLong = "drop",
     dtype: torch.dtype = torch.float32,
+    head: Literal["lm", "reward"] = "lm",
 ) -> Loaded:
     """`name`: a folder, a hub id or "smollm2". A folder with an adapter continues that adapter, held against a frozen copy
     of it; `lora` begins a new one; otherwise the whole model trains. `top`: of all that, only what lies in so many upper
     layers trains (`TextPolicy.freeze_below`). `max_length`: tokens of prompt and response, at most the positions the model
-    has. Raises Refusal."""
+    has. head: "reward" makes a reward model of a language model, or goes on with one. Raises Refusal."""
     folder, base, adapter, commit = _places(str(name), lora, revision, allow_bin)
+    _fits(str(name), base, adapter, head)
     model, tokenizer = _read(str(name), base, adapter, allow_bin, dtype)
+    reward = None
+    if head == "reward":
+        reward = RewardHead(model, saved_head(str(name), base) if is_classifier(base) else None)
     with warnings.catch_warnings():  # peft asks transformers by a name that is on its way out
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         warnings.filterwarnings(
@@ -96,7 +102,7 @@ def load(
         positions=positions,
         goals=Goals.of(folder),
     )
-    policy = TextPolicy(tuned, tokenizer, reference, stops=domain.chat.stops, longest=domain.max_length)
+    policy = TextPolicy(tuned, tokenizer, reference, domain.chat.stops, domain.max_length, reward)
     source = {
         "name": str(name),
         "path": str(folder),
@@ -141,6 +147,21 @@ def _places(
     return folder, base, folder, commit
 
 
+def _fits(name: str, base: Path, adapter: Path | None, head: str) -> None:
+    """Refuses a reward model where text is to be made, and an adapter of one, which only judges."""
+    scores = is_classifier(base) or (adapter is not None and is_adapter_of_classifier(adapter))
+    if scores and head == "lm":
+        raise Refusal(
+            f"model {name!r} is a reward model: it scores responses and makes none. Judge with it as reward:{name}, or train it "
+            "further with BradleyTerry()."
+        )
+    if adapter is not None and is_adapter_of_classifier(adapter):
+        raise Refusal(
+            f"model {name!r} is an adapter of a reward model, which is not trained further; merge it into its base first, or "
+            "begin anew with --lora."
+        )
+
+
 @without_bars()
 def _read(name: str, base: Path, adapter: Path | None, allow_bin: bool, dtype: torch.dtype) -> tuple[Any, Any]:
     """The model and its tokenizer (the adapter's own, where it brings one)."""
@@ -163,7 +184,9 @@ def _read(name: str, base: Path, adapter: Path | None, allow_bin: bool, dtype: t
         model, told = loaded
         spoken = adapter if adapter is not None and (adapter / "tokenizer_config.json").is_file() else base
         tokenizer = AutoTokenizer.from_pretrained(spoken, trust_remote_code=False, local_files_only=True)
-    if absent := sorted(told["missing_keys"]):
+    unread = {id(p) for p in model.get_output_embeddings().parameters()} if is_classifier(base) else set()
+    named = dict(model.named_parameters(remove_duplicate=False))  # what a reward model lacks is not read either
+    if absent := sorted(key for key in told["missing_keys"] if id(named.get(key)) not in unread):
         raise Refusal(
             f"model {name!r}: its weights are not those of its config.json: {len(absent):,} parameters of the model, such as "
             f"{brief(absent[0])}, are not among them and would be left to chance. Fetch the model again."

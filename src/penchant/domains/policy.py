@@ -21,6 +21,7 @@ from penchant.domains.decoding import Growing
 from penchant.domains.extras import SECOND
 from penchant.domains.logits import Head, Rows, chunked_values, placed, row_values
 from penchant.domains.paths import ScoringPath, probe
+from penchant.domains.reward_head import SCORE, RewardHead, ends, mark_adapter, padding, read_to_the_end, save_classifier
 from penchant.domains.sharding import collected, opened, placed_like, shard
 from penchant.domains.tree import OVER, Layout, Tree, collate, pack, pad
 from penchant.domains.trunk import Trunk
@@ -54,14 +55,17 @@ class TextPolicy(nn.Module):
         reference: Literal["adapter off", "copy"] | None = None,
         stops: Iterable[int] = (),
         longest: int | None = None,
+        reward: RewardHead | None = None,
     ) -> None:
-        """longest: tokens of prompt and response that are scored together at most, where that is known."""
+        """longest: tokens of prompt and response that are scored together at most, where that is known. reward: with it, the
+        policy scores responses and is not asked for their log-probs."""
         super().__init__()
         self.model = model
         self.tokenizer = tokenizer
         self.reference = reference
         self.stops = sorted(stops)
         self.longest = longest
+        self.reward = reward
         self.path: ScoringPath | None = None
         """How responses are read; probed at the first use, unless `follow` has said it."""
         self.trunk: Trunk | None = None
@@ -79,6 +83,11 @@ class TextPolicy(nn.Module):
     def plain_model(self) -> Any:
         """The `transformers` model itself."""
         return self.model if self.reference is None else self.model.get_base_model()  # pyright: ignore
+
+    @property
+    def head(self) -> str:
+        """What of it is read, in an objective's words."""
+        return "lm" if self.reward is None else "reward"
 
     @property
     def device(self) -> torch.device:
@@ -103,16 +112,14 @@ class TextPolicy(nn.Module):
         """`logp` and every wanted value of all responses of all rows, each [n, steps] in float32, exactly 0 beyond a
         response's end. A value that compares with the reference has the reference read here too, without gradient and from
         the same layout: a wrapper sees one forward pass. `advantages`: a teacher's, step after step of all responses. No rows
-        have no values, whatever the model."""
+        have no values, whatever the model. With want.head "reward", `logp` is the score of each response, [n, 1]."""
         if not contexts:
             return {name: torch.zeros(0, 0, device=self.device) for name in ("logp", *sorted(want.values))}
-        path = self.scoring_path
-        if path.name != "padded" and path.reaches(contexts, responses):
-            layout = pack(contexts, responses, path.name == "tree", self.device, path.kernel)
-        elif path.head == "logits" and self.trunk is None:
+        if want.head == "reward":
+            return {"logp": self._scores(contexts, read_to_the_end(responses), ends(responses))}
+        layout = self._layout(contexts, responses)
+        if layout.tree is None and self.scoring_path.head == "logits" and self.trunk is None:
             return self.plainly(contexts, responses, want, advantages)
-        else:
-            layout = pad(contexts, responses, self.device)
         flat = [y for ys in responses for y in ys]
         below = None if self.trunk is None else self.trunk.made(self, contexts, responses, layout)
         rows, ref = self._rows(layout, below), None
@@ -121,6 +128,26 @@ class TextPolicy(nn.Module):
                 ref = reference._rows(layout, below)
         mask = masks([len(y) for y in flat]).to(self.device)
         return placed(row_values(rows, torch.cat(flat).to(self.device), want, ref, advantages), mask)
+
+    def _layout(self, contexts: Sequence[Tensor], responses: Sequence[Sequence[Tensor]]) -> Layout:
+        """How the rows are read: packed, or padded where that is not right for them."""
+        path = self.scoring_path
+        if path.name != "padded" and path.reaches(contexts, responses):
+            return pack(contexts, responses, path.name == "tree", self.device, path.kernel)
+        return pad(contexts, responses, self.device)
+
+    def _scores(self, contexts: Sequence[Tensor], responses: Sequence[Sequence[Tensor]], at: Tensor) -> Tensor:
+        """The reward head on the states of the places `at` among all that predict, [n, 1]."""
+        assert self.reward is not None
+        layout = self._layout(contexts, responses)
+        below = None if self.trunk is None else self.trunk.made(self, contexts, responses, layout)
+        states = self._upper(below).base_model(**self.inputs(layout)).last_hidden_state.flatten(0, 1)
+        return self.reward(states[layout.source[at.to(self.device)]])
+
+    def _upper(self, below: Tensor | None) -> Any:
+        """The model, or what of it lies above the hidden states of a layout, [sequences, tokens, size]."""
+        model = self.plain_model
+        return model if self.trunk is None or below is None else self.trunk.split.above(model, below)
 
     def plainly(
         self,
@@ -185,9 +212,7 @@ class TextPolicy(nn.Module):
         """What predicts every answer's token, through the model's body and our head or through the model as it is. below: what
         the frozen layers made of the layout, [sequences, tokens, size]."""
         assert self.path is not None
-        how, model = self.inputs(layout), self.plain_model
-        if self.trunk is not None and below is not None:
-            model = self.trunk.split.above(model, below)
+        how, model = self.inputs(layout), self._upper(below)
         every = torch.arange(len(layout.source), device=self.device)
         if self.path.head == "hidden":
             made = model.base_model(**how).last_hidden_state
@@ -277,7 +302,7 @@ class TextPolicy(nn.Module):
 
     def shard(self, mesh: DeviceMesh) -> None:
         """Splits the parameters over the processes of the mesh, from now on."""
-        self._saved = frozenset(self.model.state_dict())
+        self._saved = frozenset(self._named())
         shard(self, mesh)
         with torch.no_grad():
             self([], [])  # who is called first is taken for the whole model: not one of its layers
@@ -323,7 +348,12 @@ class TextPolicy(nn.Module):
         if not isinstance(self, FSDPModule):
             return None
         named = [*self.model.named_parameters(remove_duplicate=False), *self.model.named_buffers(remove_duplicate=False)]
-        return collected({name: x for name, x in named if name in self._saved}, keep)
+        tensors = dict(named) | ({} if self.reward is None else {SCORE: self.reward.weight})
+        return collected({name: x for name, x in tensors.items() if name in self._saved}, keep)
+
+    def _named(self) -> dict[str, Tensor]:
+        """The tensors that a file would hold, by name, the head's for scores under that of `transformers`."""
+        return {**self.model.state_dict(), **({} if self.reward is None else {SCORE: self.reward.weight.detach()})}
 
     @without_bars()
     def save(self, folder: Path, tensors: Mapping[str, Tensor] | None = None) -> None:
@@ -332,7 +362,11 @@ class TextPolicy(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         model: Any = self.model
         state = None if tensors is None else dict(tensors)
-        if self.reference is None:
+        weight = None if self.reward is None else (state or self._named()).pop(SCORE)
+        if self.reference is None and self.reward is not None and weight is not None:
+            self.tokenizer.pad_token_id = pad = padding(self.tokenizer, self.stops)
+            save_classifier(model, self.reward, state or model.state_dict(), weight, pad, folder)
+        elif self.reference is None:
             if model.generation_config is not None and self.stops:
                 model.generation_config.eos_token_id = self.stops if len(self.stops) > 1 else self.stops[0]
             model.save_pretrained(folder, state_dict=state)
@@ -343,6 +377,8 @@ class TextPolicy(nn.Module):
             # Embeddings are trained by no adapter of ours, so they are not copied into it either.
             adapters = [model.active_adapter]
             model.save_pretrained(folder, state_dict=state, selected_adapters=adapters, save_embedding_layers=False)
+            if weight is not None:
+                mark_adapter(weight, folder)
         self.tokenizer.save_pretrained(folder)
 
 

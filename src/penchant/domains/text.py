@@ -19,6 +19,7 @@ from penchant.domains.chat import Chat, Template, Unfit
 from penchant.domains.extras import ADVANTAGE, SECOND, check
 from penchant.domains.merging import merge, parts, unmerged
 from penchant.domains.policy import PLAIN, unwrap
+from penchant.domains.reward_head import read_to_the_end
 from penchant.domains.sampling import Sampler, generate
 from penchant.errors import Refusal
 from penchant.feedback.goals import Goals
@@ -152,16 +153,18 @@ class Text:
     # --- score
 
     def score(self, policy: nn.Module, encoded: Encoded, want: Want = PLAIN) -> Scored:
-        """log π of every response, [n, steps] in float32 with gradient, plus the wanted values (extras.py names them). The
-        model computes inside the policy's own forward, so a wrapped policy is right. Raises Refusal."""
+        """log π of every response, [n, steps] in float32 with gradient, plus the wanted values (extras.py names them), or its
+        reward, [n, 1]. The model computes inside the policy's own forward, so a wrapped policy is right. Raises Refusal."""
         check(want.values)
         if want.values & SECOND and not unwrap(policy).knows_reference:
             raise Refusal(
                 f"the value {min(want.values & SECOND)!r} compares the policy with its reference, but this policy trains whole "
                 "and holds no copy of it: call its hold() with the model it began as, or train an adapter."
             )
-        if want.head != "lm":
-            raise Refusal(f"this policy has no head {want.head!r}; valid is 'lm'.")
+        if want.head != unwrap(policy).head:
+            raise Refusal(f"this policy has no head {want.head!r}; valid is {unwrap(policy).head!r}.")
+        if want.head == "reward" and want.values:
+            raise Refusal(f"a reward model gives one number for each response, and no {', '.join(sorted(want.values))}.")
         if not (math.isfinite(want.temperature) and want.temperature > 0):
             raise Refusal(f"temperature={want.temperature}: scoring needs a finite temperature above 0.")
         flat = list(encoded.flat)
@@ -184,13 +187,15 @@ class Text:
             place = torch.tensor(merged.place, device=values["logp"].device)
             values = {name: x[place] for name, x in values.items()}
         logp = values.pop("logp")
-        return Scored(logp, masks(encoded.lengths).to(logp.device), values=values)
+        return Scored(logp, masks(encoded.steps(want.head)).to(logp.device), values=values)
 
     def cost(self, policy: nn.Module, encoded: Encoded) -> Cost:
         """Tokens that are read to score each row: the prompt once for all of its responses, or once for each of them; the
-        last token of a response is not read. Rows of one prompt have it in common, and equal responses to it, but
-        over a frozen trunk, whose rows are read apart."""
+        last token of a response is not read, but by a reward model. Rows of one prompt have it in common, and equal
+        responses to it, but over a frozen trunk, whose rows are read apart."""
         path = unwrap(policy).scoring_path
+        if unwrap(policy).reward is not None:
+            encoded = replace(encoded, responses=tuple(map(tuple, read_to_the_end(encoded.responses))))
         if path.name == "padded":
             return Cost(encoded.sizes, padded=True)
         found = parts(encoded.contexts, encoded.responses, path.name == "tree", alike=encoded.advantages is None)

@@ -173,7 +173,8 @@ class Trunk:
         """Of what would train, the upper layers and what comes after them still do. An adapter has no weights elsewhere."""
         model = policy.plain_model
         upper = [*self.split.of_model(model)[self.split.frozen :], *map(model.get_submodule, self.split.after)]
-        train = {id(p) for part in upper for p in part.parameters()}
+        heads = [] if policy.reward is None else [policy.reward]
+        train = {id(p) for part in (*upper, *heads) for p in part.parameters()}
         lower = {id(p) for layer in self.split.of_model(model)[: self.split.frozen] for p in layer.parameters()}
         lower |= {id(p) for p in (*model.get_input_embeddings().parameters(), *model.get_output_embeddings().parameters())}
         if train & lower:

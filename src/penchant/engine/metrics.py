@@ -49,8 +49,9 @@ def measure(objective: Objective, batch: Batch, totals: Totals) -> None:
 
 
 def _responses(name: str, objective: Objective, y: Scored, totals: Totals) -> None:
-    totals.add(f"logp/{name}", y.unweighted().total.sum(), y.mask.sum())
-    totals.add(f"length/{name}", y.length.sum(), len(y))
+    if objective.needs.head == "lm":  # a score is no log-prob, and its one step no length
+        totals.add(f"logp/{name}", y.unweighted().total.sum(), y.mask.sum())
+        totals.add(f"length/{name}", y.length.sum(), len(y))
     if rewards(objective):
         totals.add(f"reward/{name}", objective.reward(y).sum(), len(y))
 

@@ -46,11 +46,13 @@ class Scorer:
         budget: int,
         as_reference: Callable[[], Any] | None,
         start: Callable[[], nn.Module],
+        head: str = "lm",
     ) -> None:
+        """head: what of the policy is read, in an objective's words."""
         self.domain, self.policy, self.precision, self.device, self.budget = domain, policy, precision, device, budget
         self.moved = False
         """Whether the policy has left its start; until then it is its own reference."""
-        self._as_reference, self._start = as_reference, start
+        self._as_reference, self._start, self.head = as_reference, start, head
         self._copy: nn.Module | None = None
 
     def now(self, encoded: Encoded) -> Tensor:
@@ -82,7 +84,7 @@ class Scorer:
     def by(self, policy: nn.Module, encoded: Encoded, values: frozenset[str] = frozenset()) -> Scored:
         """What a policy says of every response, with the wanted values."""
         with torch.no_grad(), self.precision.forward(self.device):
-            return self.domain.score(policy, encoded, Want(values=values))
+            return self.domain.score(policy, encoded, Want(values=values, head=self.head))
 
 
 @dataclass(frozen=True)

@@ -211,7 +211,7 @@ class _Running:
         if live:
             values |= {"ref"}
         with self.step.precision.forward(self.step.accelerator.device):
-            y = self.step.domain.score(self.step.policy, encoded, Want(values=values))
+            y = self.step.domain.score(self.step.policy, encoded, Want(values=values, head=self.objective.needs.head))
         beside = None if alone else self._weight(encoded, y.logp)
         held = _at(anchors, rows, y.logp) | ({"ref": y.value("ref")} if live else {})
         return Scored(y.logp, y.mask & False if blind else y.mask, None, held, y.values, beside)
@@ -257,7 +257,7 @@ class _Running:
         gathered without a graph through the model, and the loss is differentiated with respect to them."""
         if self.objective.needs.scoring:
             raise StoppedRun(f"{self.objective!r} couples the whole step and reads values; only log-probs are replayed.")
-        mask = masks(self.whole.lengths).to(self.step.accelerator.device)
+        mask = masks(self.whole.steps(self.objective.needs.head)).to(self.step.accelerator.device)
         logp = torch.zeros(mask.shape, device=mask.device)
         with torch.no_grad():
             for group in mine:

@@ -20,19 +20,24 @@ class PairEvidence:
     """Row numbers in the source."""
     reward_chosen: list[float]
     reward_rejected: list[float]
-    """The objective's own implicit rewards."""
+    """The objective's own rewards: implicit, or a reward model's scores."""
     logp_chosen: list[float]
     logp_rejected: list[float]
-    """log π of the whole response, in nats."""
+    """log π of the whole response, in nats; empty for a reward model, which has none."""
     length_chosen: list[int]
     length_rejected: list[int]
-    """Tokens."""
+    """Tokens of the responses."""
     ref_chosen: list[float] | None = None
     ref_rejected: list[float] | None = None
     """log π_ref of the whole response; None for an objective without reference."""
     groups: list[int] | None = None
     """Which prompt each pair answers: equal integers, equal prompt. Intervals resample prompts, since pairs of one prompt
     are not independent; None takes every pair for itself."""
+
+    @property
+    def speaks(self) -> bool:
+        """Whether it is a model's that makes text and so has log-probs; a reward model only scores."""
+        return len(self.logp_chosen) == len(self.numbers)
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,12 @@ class RunEvidence:
     seconds: float = 0.0
     stopped_by: str | None = None
     """None for a run that ended by itself; else the sentence it was stopped with, or "interrupted"."""
+
+    @property
+    def speaks(self) -> bool:
+        """Whether the run trained a model that makes text; False for a reward model."""
+        pairs = [x for x in (self.pairs_before, self.pairs_after, self.train_pairs) if x is not None and x.numbers]
+        return self.choices.get("head", "lm") == "lm" and all(x.speaks for x in pairs)
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

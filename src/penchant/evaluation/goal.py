@@ -89,7 +89,8 @@ def unmoved(evidence: RunEvidence, rules: Rules) -> str | None:
     than what its loss curve looked like."""
     if evidence.pairs_before is not None and evidence.pairs_after is not None:
         moved = pairs.movement(evidence.pairs_before, evidence.pairs_after)
-        return f"the log-probs of unseen responses moved by {moved:.1e} nats on average" if moved < rules.moved else None
+        what, unit = ("log-probs", " nats") if evidence.speaks else ("scores", "")
+        return f"the {what} of unseen responses moved by {moved:.1e}{unit} on average" if moved < rules.moved else None
     before, after = evidence.samples_before, evidence.samples_after
     if before is not None and after is not None:
         if before.texts == after.texts and before.logp == after.logp:

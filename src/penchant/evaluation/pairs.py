@@ -17,17 +17,22 @@ from penchant.objectives.scored import Pairs, Scored
 
 @torch.no_grad()
 def pair_evidence(
-    objective: Objective, batches: Iterable[Pairs], numbers: Sequence[int], groups: Sequence[int] | None = None
+    objective: Objective,
+    batches: Iterable[Pairs],
+    numbers: Sequence[int],
+    groups: Sequence[int] | None = None,
+    lengths: Sequence[int] | None = None,
 ) -> PairEvidence:
     """The numbers of scored batches, in order. `numbers` are the rows' numbers in their source, `groups` says which
-    prompt each pair answers (equal integers, equal prompt). Padding rows are left out of the batches."""
+    prompt each pair answers (equal integers, equal prompt). `lengths`: tokens of chosen, rejected, chosen …, where the steps
+    that were scored are not the tokens. Padding rows are left out of the batches. A reward model has no log-probs."""
     columns: dict[str, list[float]] = {name: [] for name in _COLUMNS}
-    referenced = True
+    referenced, speaks = True, objective.needs.head == "lm"
     for batch in batches:
         batch = batch.kept()
         for side, y in (("chosen", batch.w), ("rejected", batch.l)):
             columns[f"reward_{side}"] += objective.reward(y).tolist()
-            columns[f"logp_{side}"] += _total(y.logp, y)
+            columns[f"logp_{side}"] += _total(y.logp, y) if speaks else []
             columns[f"length_{side}"] += y.mask.sum(-1).tolist()
             if y.ref is None:
                 referenced = False
@@ -35,6 +40,8 @@ def pair_evidence(
                 columns[f"ref_{side}"] += _total(y.ref, y)
     if len(columns["reward_chosen"]) != len(numbers):
         raise ValueError(f"{len(columns['reward_chosen'])} scored pairs but {len(numbers)} row numbers.")
+    if lengths is not None:
+        columns |= {"length_chosen": list(lengths[::2]), "length_rejected": list(lengths[1::2])}
     return PairEvidence(
         numbers=list(numbers),
         reward_chosen=columns["reward_chosen"],
@@ -131,9 +138,10 @@ def tokens(lengths: Sequence[int]) -> list[float]:
 
 
 def movement(before: PairEvidence, after: PairEvidence) -> float:
-    """Mean |change of log π| of a response, in nats: 0 for a model that is what it was."""
+    """Mean |change of log π| of a response, in nats (of a reward model: of its score): 0 for a model that is what it was."""
     _same_rows(before, after)
-    old, new = before.logp_chosen + before.logp_rejected, after.logp_chosen + after.logp_rejected
+    said = lambda e: e.logp_chosen + e.logp_rejected if e.speaks else e.reward_chosen + e.reward_rejected  # noqa: E731
+    old, new = said(before), said(after)
     return math.fsum(abs(b - a) for a, b in zip(old, new, strict=True)) / len(new)
 
 

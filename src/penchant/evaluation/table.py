@@ -88,25 +88,31 @@ def _pairs(before: PairEvidence, after: PairEvidence, resamples: int) -> list[Ro
     change = difference(pairs.hits(old), pairs.hits(new), groups, resamples=resamples)
     grown = difference(old, new, groups, resamples=resamples)
     was, now = (pairs.margin(e, resamples=resamples) for e in (before, after))
-    right = "Share of pairs whose chosen response has the greater implicit reward: what training moved. Ties count half."
-    plain = "Share of pairs whose chosen response is the more probable one: where the model stands. Losses seldom turn it."
-    ranked = [ranking_hits(e) for e in (before, after)]
-    turned = difference(*ranked, groups, resamples=resamples)
-    gap = "Implicit reward of the chosen less that of the rejected, in the objective's own units."
-    fall = "A small fall of both is usual for losses on pairs; a large fall of the chosen is not."
+    named, reward = ("implicit accuracy", "implicit reward") if after.speaks else ("accuracy", "score")
+    what = f"Share of pairs whose chosen response has the greater {reward}"
+    right = f"{what}: what training moved. Ties count half." if after.speaks else f"{what}. Ties count half."
+    gap = f"{reward.capitalize()} of the chosen less that of the rejected, in the objective's own units."
     rows = [
         Row(
-            "implicit accuracy on unseen pairs",
+            f"{named} on unseen pairs",
             *("%", pairs.accuracy(before), pairs.accuracy(after)),
             *(change, _word(change, 1), right),
         ),
         Row("margin on unseen pairs", "", was, now, grown, _word(grown, 1), gap),
+    ]
+    if not after.speaks:
+        return rows
+    plain = "Share of pairs whose chosen response is the more probable one: where the model stands. Losses seldom turn it."
+    fall = "A small fall of both is usual for losses on pairs; a large fall of the chosen is not."
+    ranked = [ranking_hits(e) for e in (before, after)]
+    turned = difference(*ranked, groups, resamples=resamples)
+    rows.append(
         Row(
             "ranking accuracy on unseen pairs",
             *("%", share(ranked[0], groups), share(ranked[1], groups)),
             *(turned, _word(turned, 1), plain),
-        ),
-    ]
+        )
+    )
     moved = pairs.displacement(before, after, resamples=resamples)
     for side, change, logp_before, logp_after, length in (
         ("chosen", moved.chosen, before.logp_chosen, after.logp_chosen, after.length_chosen),

@@ -56,14 +56,17 @@ def judge_run(evidence: RunEvidence, rules: Rules | None = None) -> Verdict:
     """Asks every rule of the evidence of one run."""
     rules = rules or Rules()
     aimed, dead = aim.goal(evidence, rules), aim.unmoved(evidence, rules)
+    spoken = lambda: [  # noqa: E731
+        harm.collapsed(evidence, aimed, rules),
+        harm.chosen_falling(evidence, rules),
+        harm.length_drift(evidence, rules),
+    ]
     findings = [
         *_ended(evidence),
         history.unstable(evidence, rules),
-        harm.collapsed(evidence, aimed, rules),
+        *(spoken() if evidence.speaks else []),  # a reward model says nothing that could collapse
         aim.memorised(aimed, evidence, rules),
         aim.nothing_learned(aimed, dead),
-        harm.chosen_falling(evidence, rules),
-        harm.length_drift(evidence, rules),
         aim.not_measured(aimed, dead, evidence.stopped_by is not None),
         aim.learned(aimed, dead),
         *([watched] if (watched := over_optimised(evidence)) is not None else []),

@@ -28,10 +28,10 @@ def model_card(evidence: RunEvidence, verdict: Verdict) -> str:
     """The model card as Markdown, with front matter that the hub reads."""
     parts = [
         front_matter(evidence),
-        f"# {prose(facts.short_model(evidence))}, aligned with {prose(' + '.join(facts.methods(evidence)) or 'penchant')}",
+        f"# {prose(facts.title(evidence, ' + '.join(facts.methods(evidence)) or 'penchant'))}",
         came_of_it(evidence, verdict),
         done(evidence),
-        USE_ADAPTER if is_adapter(evidence) else USE,
+        use(evidence),
         f"## Doing it again\n\n{block(facts.command(evidence), 'sh')}",
         LIMITS,
     ]
@@ -48,8 +48,12 @@ def front_matter(evidence: RunEvidence) -> str:
     head: dict[str, Any] = {
         "base_model": base if on_hub(base) else None,
         "library_name": "peft" if is_adapter(evidence) else "transformers",
-        "pipeline_tag": "text-generation",
-        "tags": ["penchant", "preference-alignment", *(name.lower() for name in facts.methods(evidence))],
+        "pipeline_tag": "text-generation" if evidence.speaks else "text-classification",
+        "tags": [
+            "penchant",
+            "preference-alignment" if evidence.speaks else "reward-model",
+            *(name.lower() for name in facts.methods(evidence)),
+        ],
         "datasets": [dataset] if on_hub(dataset) else None,
         "license": licence if isinstance(licence, str) and LICENCE.fullmatch(licence) else None,
     }
@@ -122,6 +126,38 @@ def block(text: str, language: str = "") -> str:
     fence = "`" * max(3, max((len(run) for run in re.findall("`+", text)), default=0) + 1)
     return f"{fence}{language}\n{plain(text)}\n{fence}"
 
+
+def use(evidence: RunEvidence) -> str:
+    """How whoever finds the model gets something out of it: text, or a score."""
+    if evidence.speaks:
+        return USE_ADAPTER if is_adapter(evidence) else USE
+    about = evidence.choices.get("model")
+    stop = about.get("stop") if isinstance(about, Mapping) else None
+    given = f"{plain(stop) if isinstance(stop, str) else ''}"
+    lines = [
+        "from peft import AutoPeftModelForSequenceClassification\nfrom transformers import AutoTokenizer"
+        if is_adapter(evidence)
+        else "from transformers import AutoModelForSequenceClassification, AutoTokenizer",
+        "",
+        'tokenizer = AutoTokenizer.from_pretrained("PATH")',
+        'model = AutoPeftModelForSequenceClassification.from_pretrained(\n    "PATH", num_labels=1, '
+        "pad_token_id=tokenizer.pad_token_id\n)"
+        if is_adapter(evidence)
+        else 'model = AutoModelForSequenceClassification.from_pretrained("PATH")',
+        'chat = [{"role": "user", "content": "Hello!"}]',
+        "prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)",
+        "read = lambda text: tokenizer(text, add_special_tokens=False).input_ids",
+        f'ids = read(prompt) + read("Hello to you!" + {given!r})',
+        'print(model(**tokenizer.pad({"input_ids": [ids]}, return_tensors="pt")).logits[0, 0])',
+    ]
+    return f"{HOW}\n\n{block(chr(10).join(lines), 'python')}\n\n{SCORES}"
+
+
+HOW = "## How to use it"
+
+SCORES = """\
+PATH is the folder this file lies in, or the model's name on the hub. The score is read at the token that ends the response; only
+differences between responses to one prompt mean something. `penchant` judges with it as `--judge reward:PATH`."""
 
 USE = """\
 ## How to use it

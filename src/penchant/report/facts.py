@@ -63,6 +63,12 @@ def short_model(evidence: RunEvidence) -> str:
     return named(evidence, "model").rstrip("/").split("/")[-1]
 
 
+def title(evidence: RunEvidence, by: str) -> str:
+    """What was made of what, by an objective as it is written."""
+    made = "{model}, aligned with {by}" if evidence.speaks else "{model} as a reward model, by {by}"
+    return made.format(model=short_model(evidence), by=by)
+
+
 def methods(evidence: RunEvidence) -> list[str]:
     """The names of the objectives in the expression, in order, once each."""
     return list(dict.fromkeys(re.findall(r"[A-Za-z_]\w*(?=\s*\()", str(evidence.settings.get("objective", "")))))

@@ -92,7 +92,7 @@ def render(evidence: RunEvidence, verdict: Verdict, *, samples: bool = True) -> 
         settings=facts.listed(evidence.settings),
         choices=facts.listed(evidence.choices),
         command=facts.command(evidence),
-        title=f"{facts.short_model(evidence)}, aligned with {facts.named(evidence, 'objective')}",
+        title=facts.title(evidence, facts.named(evidence, "objective")),
         facts=facts,
     )
 

@@ -75,7 +75,7 @@ class Alignment:
             returning()
         self.spread = Spread(settings.timeout, list(settings.trackers), str(output))
         self.accelerator = self.spread.accelerator
-        self.models = Models(model, settings, self.spread.place)
+        self.models = Models(model, settings, self.spread.place, objective.needs.head)
         self.ranks = Ranks(self.accelerator, output, settings.timeout)
         if self.spread.mesh is not None:
             splits(settings, judge)
@@ -246,6 +246,7 @@ class Alignment:
             self.settings.tokens,
             reference_of(loaded.policy),
             lambda: self.models.load().policy,
+            self.objective.needs.head,
         )
 
     def _before(self, measure: Measure, prepared: Prepared) -> RunEvidence:

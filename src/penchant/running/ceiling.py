@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 
-from penchant.domains.base import Encoded
+from penchant.domains.base import Encoded, Want
 from penchant.domains.chat import Unfit
 from penchant.domains.extras import SECOND
 from penchant.domains.models import Loaded
@@ -45,7 +45,7 @@ def budget(
 
     def work(times: int) -> None:
         with precision.forward(device):
-            logp = domain.score(policy, some.select(range(times))).logp
+            logp = domain.score(policy, some.select(range(times)), Want(head=objective.needs.head)).logp
         logp.sum().backward()
 
     def free() -> None:

@@ -55,6 +55,7 @@ def choose(
         "spread": str(spread),
         "threads": torch.get_num_threads(),
         "model": loaded.source,
+        "head": loaded.policy.head,
         "parameters": sum(p.numel() for p in loaded.policy.parameters()),
         "trained_parameters": sum(p.numel() for _, p in loaded.policy.named_trainable()),
         **surroundings(device, accelerator.num_processes),

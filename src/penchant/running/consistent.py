@@ -21,6 +21,13 @@ def consistent(objective: Objective, settings: Settings, judge: Judge | Comparer
         raise Refusal(f"rounds={settings.rounds} samples responses, and somebody must judge them: give --judge.")
     if settings.rounds:
         paired_by(objective, settings, judge)
+    if objective.needs.head != "lm":
+        if settings.rounds:
+            raise Refusal(f"{objective!r} trains a reward model, which samples nothing: leave --rounds out.")
+        if judge is not None:
+            raise Refusal(f"{objective!r} trains a reward model, which has no samples to judge: leave --judge out.")
+        if settings.goals is not None:
+            raise Refusal(f"{objective!r} trains a reward model; goals are put to a model that answers. Leave --goals out.")
     idle = {
         "without lora": () if settings.lora else ("lora_alpha", "lora_targets"),
         "with max_memory, which chooses it": () if settings.max_memory is None else ("tokens",),

@@ -48,7 +48,7 @@ def evaluate(
     if source.kind == "prompts" and judge is None:
         raise Refusal(f"{source.name} holds prompts only, and somebody must judge the answers: give --judge.")
     voice.say(f"loading {model} and {reference}")
-    new, old = (_load(name, settings, accelerator.device) for name in (model, reference))
+    new, old = (_load(name, settings, accelerator.device, objective) for name in (model, reference))
     if new.domain.fingerprint != old.domain.fingerprint:
         raise Refusal(
             f"{model} and {reference} write text differently (tokenizer, template or length), so their log-probs cannot be "
@@ -62,7 +62,8 @@ def evaluate(
         if not len(pairs):
             raise Refusal(f"no row of {source.name} is left to measure: {pairs.accounting}.")
     lists = held_lists_of(rows, new.domain)
-    prompts = contexts_of(rows)[: settings.sample_prompts]
+    speaks = objective.needs.head == "lm"
+    prompts = contexts_of(rows)[: settings.sample_prompts] if speaks else []
 
     precision = choose(settings.precision, accelerator.device)
     precision.apply()
@@ -75,7 +76,12 @@ def evaluate(
     after = _measure(new, old, precision, objective, judge, settings, accelerator, voice, new.domain.goals)
     evidence = RunEvidence(
         settings={"model": model, "reference": reference, "data": str(data), "objective": repr(objective)},
-        choices={"precision": precision.to_json(), "scoring": scoring.to_json(), "device": str(accelerator.device)},
+        choices={
+            "precision": precision.to_json(),
+            "scoring": scoring.to_json(),
+            "device": str(accelerator.device),
+            "head": objective.needs.head,
+        },
         data={"source": source.name, "fingerprint": source.fingerprint, "held_out": len(source)},
         pairs_before=before.pairs(pairs, "pairs"),
         lists_before=before.lists(lists, "lists"),
@@ -88,8 +94,8 @@ def evaluate(
     return evidence, judge_run(evidence)
 
 
-def _load(name: str, settings: Settings, device: torch.device) -> Loaded:
-    return Models(name, settings, lambda policy: policy.to(device)).load()
+def _load(name: str, settings: Settings, device: torch.device, objective: Objective) -> Loaded:
+    return Models(name, settings, lambda policy: policy.to(device), objective.needs.head).load()
 
 
 def _measure(
@@ -105,7 +111,8 @@ def _measure(
 ) -> Measure:
     """What measures a model, held against the reference."""
     start: Any = lambda: reference.policy  # noqa: E731
-    scorer = Scorer(loaded.domain, loaded.policy, precision, accelerator.device, settings.tokens, None, start)
+    about = (precision, accelerator.device, settings.tokens)
+    scorer = Scorer(loaded.domain, loaded.policy, *about, None, start, objective.needs.head)
     scorer.moved = loaded is not reference
     if "kl" in objective.needs.values:
         loaded.policy.hold(reference.policy)

@@ -54,6 +54,11 @@ class Measure:
         self._stores: dict[int, dict[str, Store]] = {}
         self._at_start: dict[str, str] = {}
 
+    @property
+    def _head(self) -> str:
+        """What of the policy is read."""
+        return self.objective.needs.head
+
     def pairs(self, rows: Encoded | None, title: str) -> PairEvidence | None:
         """The policy's rewards and log-probs on pairs; None where there are none, or the objective has no reward."""
         batch = self._batch(rows, title)
@@ -61,20 +66,26 @@ class Measure:
 
     def line(self, rows: Encoded, title: str) -> dict[str, float]:
         """What is followed of held-out pairs during a run, with the monitors' numbers of chosen and rejected."""
-        batch = self._batch(rows, title, WATCHED.values)
+        speaks = self._head == "lm"
+        batch = self._batch(rows, title, WATCHED.values if speaks else frozenset())
         assert isinstance(batch, Pairs)
         found = self._pairs(rows, batch)
         right = accuracy(found)
+        line = {
+            "accuracy": right.value,
+            "accuracy/low": right.low,
+            "accuracy/high": right.high,
+            "margin": margin(found).value,
+        }
+        if not speaks:
+            return line
         watched = {
             f"{name}/{side}": x
             for side, y in (("chosen", batch.w), ("rejected", batch.l))
             for name, x in WATCHED(y).items()
         }
         return {
-            "accuracy": right.value,
-            "accuracy/low": right.low,
-            "accuracy/high": right.high,
-            "margin": margin(found).value,
+            **line,
             "logp/chosen": sum(found.logp_chosen) / sum(found.length_chosen),
             "logp/rejected": sum(found.logp_rejected) / sum(found.length_rejected),
             **watched,
@@ -84,7 +95,7 @@ class Measure:
         assert isinstance(batch, Pairs)
         seen: dict[bytes, int] = {}
         groups = [seen.setdefault(c.numpy().tobytes(), len(seen)) for c in rows.contexts]
-        return pair_evidence(self.objective, [batch], rows.numbers, groups)
+        return pair_evidence(self.objective, [batch], rows.numbers, groups, rows.lengths)
 
     def lists(self, rows: Encoded | None, title: str) -> ListEvidence | None:
         """The policy's rewards of graded lists, as for pairs."""
@@ -101,15 +112,16 @@ class Measure:
             return None
         stores = self._stores.get(id(rows))
         if stores is None:
-            stores = self._stores[id(rows)] = self.anchors.anchors(rows, title, also=("ref",))
+            also = ("ref",) if self._head == "lm" else ()
+            stores = self._stores[id(rows)] = self.anchors.anchors(rows, title, also=also)
         anchors = {name: store(range(len(rows))) for name, store in stores.items()}
         values = sorted(self.objective.needs.scoring | watched)
-        if self.anchors.scorer.moved or values:
+        if self.anchors.scorer.moved or values or "ref" not in anchors:
             logp, *beside = self._all(rows, lambda some: self._said(some, values))
         else:  # A policy that has not moved is its own reference: what is stored is what it would say.
             logp, beside = anchors["ref"], []
         weight = rows.weight if weighs(self.objective) else None
-        y = Scored(logp, masks(rows.lengths), None, anchors, dict(zip(values, beside, strict=True)), weight)
+        y = Scored(logp, masks(rows.steps(self._head)), None, anchors, dict(zip(values, beside, strict=True)), weight)
         return rows.batch(y)
 
     def samples(self, contexts: Sequence[Context]) -> SampleEvidence | None:
@@ -169,7 +181,7 @@ class Measure:
         out: list[Tensor] = []
         for group in self.anchors.scorer.micro_batches(rows):
             tables = score(rows.select(group))
-            out = out or [torch.zeros(len(rows.lengths), max(rows.lengths)) for _ in tables]
+            out = out or [torch.zeros(len(rows.lengths), max(rows.steps(self._head))) for _ in tables]
             for whole, part in zip(out, tables, strict=True):
                 whole[rows.places(group), : part.shape[1]] = part.cpu()
         return out

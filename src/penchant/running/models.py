@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import torch
 from accelerate.utils import set_seed
@@ -22,10 +23,18 @@ from penchant.running.measure import reference_cache
 
 
 class Models:
-    """name: a folder, a hub id or "smollm2". place: puts a policy on its device, or its shards on several."""
+    """name: a folder, a hub id or "smollm2". place: puts a policy on its device, or its shards on several. head: what of the
+    policy is read, in an objective's words."""
 
-    def __init__(self, name: str, settings: Settings, place: Callable[[TextPolicy], object]) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        place: Callable[[TextPolicy], object],
+        head: Literal["lm", "reward"] = "lm",
+    ) -> None:
         self.name, self.settings, self._place = name, settings, place
+        self.head: Literal["lm", "reward"] = head
         self.scoring: ScoringPath | None = None
         """How the run's models read responses, once that is chosen."""
         self._fingerprint: str | None = None
@@ -97,6 +106,7 @@ class Models:
             template=settings.template,
             max_length=settings.max_length,
             too_long=settings.too_long,
+            head=self.head,
         )
         self._place(loaded.policy)
         return loaded

@@ -111,7 +111,8 @@ def prepare(
         **counts,
         **({"annotators": people} if people else {}),
     }
-    held_prompts = tuple(contexts_of(held_rows))[: settings.sample_prompts]
+    speaks = objective.needs.head == "lm"  # a reward model answers nothing
+    held_prompts = tuple(contexts_of(held_rows))[: settings.sample_prompts] if speaks else ()
     return Prepared(encoded, prompts, held_pairs, held_lists, held_prompts, about, tuple(notes))
 
 
