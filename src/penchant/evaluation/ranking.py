@@ -257,7 +257,7 @@ def ranking_of(evidence: RunEvidence, *, resamples: int = RESAMPLES) -> RankingR
     """The report of a run's held-out pairs after training, against its start; None where there are none. β is that of the
     run's own rewards, where they are DPO's up to a factor, else 0.1."""
     after, before = evidence.pairs_after, evidence.pairs_before
-    if after is None or not after.numbers:
+    if after is None or not after.numbers or not evidence.speaks:
         return None
     refs = (after.ref_chosen, after.ref_rejected)
     if before is not None and None in refs:
