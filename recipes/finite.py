@@ -83,6 +83,7 @@ class Finite:
         top_p: float = 1.0,
         seed: int = 0,
         scored: bool = True,
+        sampler: Any = None,
     ) -> Samples:
         raise Refusal("a finite policy is sampled with draw(), or taken whole: probabilities() are exact.")
 

@@ -74,3 +74,16 @@ def test_trpa_is_not_told_apart_from_online_dpo(recipe: Any) -> None:
     print(found)
     gain = found.difference("TRPA", "answers right")
     assert gain.low < 0 < gain.high  # a null
+
+
+def test_own_samples_pay_and_the_push_pays_where_a_policy_carries_over(recipe: Any) -> None:
+    module = recipe("onpolicy_suboptimal")
+    some = ("Best-of-N", "DPO")
+    far = {name: module.compared(kind, kind.far, some) for name, kind in module.KINDS.items()}
+    near = module.compared(module.KINDS["table"], "R5", some)
+    print(*far.values(), near, sep="\n")
+    assert all(found.estimate(arm, "gain").low > 0 for found in far.values() for arm in some)
+    assert all(far["table"].estimate(arm, "gain").low > near.estimate(arm, "gain").high for arm in some)
+    assert far["tanh-Gaussian"].difference("DPO", "offline").low > 0
+    assert far["tokens"].difference("DPO", "offline").low > 0
+    assert far["table"].difference("DPO", "offline").high < 0  # the reverse, with a free logit for each action
