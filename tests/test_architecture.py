@@ -25,7 +25,7 @@ LEVELS = (
     ("rewards", "domains"),
     ("feedback", "references"),
     ("objectives",),
-    ("errors", "files", "words", "version"),
+    ("errors", "files", "http", "words", "version"),
 )
 """The ring from above to below: a room may import its own level and those under it."""
 

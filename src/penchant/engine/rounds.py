@@ -20,8 +20,8 @@ from penchant.engine.sources import Anchors, Kept
 from penchant.engine.step import Material
 from penchant.errors import Refusal
 from penchant.files import write
+from penchant.rewards.account import why
 from penchant.rewards.base import Comparer, Context, Judge
-from penchant.rewards.function import why
 from penchant.rollouts.round import Round, Sampling, as_contexts, concluded, fits
 from penchant.rollouts.server import Server
 

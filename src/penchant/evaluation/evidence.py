@@ -107,6 +107,9 @@ class RunEvidence:
     samples_before: SampleEvidence | None = None
     samples_after: SampleEvidence | None = None
     """Held-out prompts, same settings and seed before and after."""
+    judging: Mapping[str, Any] = field(default_factory=dict)
+    """What was asked of endpoints, by the judge's name: asked, kept (from the cache), retried, prompt_tokens, completion_tokens,
+    uncounted, soft, cost (None without prices), failed. Of a run that was resumed: since it was."""
     seconds: float = 0.0
     stopped_by: str | None = None
     """None for a run that ended by itself; else the sentence it was stopped with, or "interrupted"."""

@@ -183,6 +183,19 @@ def sampling(evidence: RunEvidence) -> str:
     return f"{said.replace('%', ' %')}{told}"
 
 
+def judging(evidence: RunEvidence) -> list[tuple[str, str]]:
+    """What was asked of endpoints and what it took, as (judge, words); empty where none was asked."""
+    found = []
+    for name, took in evidence.judging.items():
+        said = f"{number(took['asked'])} replies paid for, {number(took['kept'])} from the cache; "
+        said += f"{number(took['prompt_tokens'])} prompt and {number(took['completion_tokens'])} completion tokens"
+        said += f" ({number(took['uncounted'])} replies came without a count)" if took["uncounted"] else ""
+        said += "" if took["cost"] is None else f"; cost {number(took['cost'])} at the given prices"
+        said += f"; {number(took['failed'])} judgements failed" if took["failed"] else "; no judgement failed"
+        found.append((name, said))
+    return found
+
+
 def command(evidence: RunEvidence) -> str:
     """The command line that does the same again: what was asked, without the settings left at their defaults. Rows that
     were given in Python stand as a file they have to be written to."""

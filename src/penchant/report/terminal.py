@@ -46,6 +46,9 @@ def print_summary(console: Console, evidence: RunEvidence, verdict: Verdict, pat
             told.insert(facts.SHOWN, f"… {one.hidden} between …")
         console.print()
         console.print(text(f"{one.title}, the lowest first: {', '.join(told)}"))
+    for name, said in facts.judging(evidence):
+        console.print()
+        console.print(text(f"judge {name}: {said}"))
     style = facts.tone(verdict)
     console.print()
     console.print(text(f"{SIGN[style]} {verdict.word}", STYLES[style]))

@@ -4,16 +4,20 @@ from penchant.rewards.asking import Asking
 from penchant.rewards.base import Comparer, Context, Judge, Judgement
 from penchant.rewards.combine import Weighted
 from penchant.rewards.compare import as_comparer, as_judge
+from penchant.rewards.endpoint import Asked, EndpointComparer, EndpointJudge
 from penchant.rewards.function import BatchedFunctionJudge, FunctionJudge
 from penchant.rewards.naming import load_judge
 from penchant.rewards.rules import LengthRepetition
 from penchant.rewards.vader import Vader
 
 __all__ = [
+    "Asked",
     "Asking",
     "BatchedFunctionJudge",
     "Comparer",
     "Context",
+    "EndpointComparer",
+    "EndpointJudge",
     "FunctionJudge",
     "Judge",
     "Judgement",

@@ -5,15 +5,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from penchant.errors import Refusal
 from penchant.feedback.records import Prompt
-from penchant.rewards.base import Comparer, Context, Judge, Judgement
+from penchant.rewards.base import Context, Judgement
 from penchant.rewards.combine import Weighable
+from penchant.rewards.failures import Failing
 from penchant.words import brief
 
 Single = Callable[[Prompt, str], float]
@@ -26,28 +26,12 @@ LARGEST = torch.finfo(torch.float32).max
 """Judgements are kept in float32."""
 
 
-@dataclass
-class Failures:
-    """What went wrong so far."""
-
-    count: int = 0
-    first: str = ""
-    """The first failure, in a sentence."""
-
-    def add(self, said: str, count: int = 1) -> None:
-        self.first = self.first or said
-        self.count += count
-
-    def __str__(self) -> str:
-        return f"{self.count:,} judgements failed; the first: {self.first}" if self.count else "no judgement failed"
-
-
-class Guarded(Weighable):
+class Guarded(Weighable, Failing):
     """What the two kinds share: the name, the count of failures, and the making of a Judgement."""
 
     def __init__(self, fn: Callable[..., object], name: str | None) -> None:
         self.name = name or getattr(fn, "__name__", type(fn).__name__)
-        self.failures = Failures()
+        super().__init__()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name})"
@@ -114,10 +98,3 @@ class BatchedFunctionJudge(Guarded):
                 "it must give one for each, and NaN where it cannot say."
             )
         return [self.checked(value) for value in said]
-
-
-def why(judge: Judge | Comparer) -> str:
-    """What is known of a judge's failures, its parts' included."""
-    parts = [part for _, part in judge.terms] if isinstance(judge, Weighable) else [judge]
-    said = [str(part.failures) for part in parts if isinstance(part, Guarded) and part.failures.count]
-    return "; ".join(said) or "call it on one prompt and response by hand to see why."

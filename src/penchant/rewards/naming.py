@@ -1,5 +1,5 @@
-"""How a judge is named on the command line and in a recipe: "vader", "rules" or "package.module:name". A name is looked up
-and imported, never evaluated."""
+"""How a judge is named on the command line and in a recipe: "vader", "endpoint:URL model=NAME" or "package.module:name". A name
+is looked up and imported, never evaluated."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any, cast
 from penchant.errors import Refusal, nearest
 from penchant.rewards.asking import Asking
 from penchant.rewards.base import Comparer, Judge
+from penchant.rewards.endpoint import WORD, read_endpoint
 from penchant.rewards.function import FunctionJudge, Single
 from penchant.rewards.rules import LengthRepetition
 from penchant.rewards.vader import Vader
@@ -24,11 +25,14 @@ MODEL = "model:"
 
 
 def load_judge(spec: str) -> Judge | Comparer | Asking:
-    """The judge called `spec`: a known word, `model:NAME` of a language model that compares, or `package.module:name` of a
+    """The judge called `spec`: a known word, `model:NAME` of a language model that compares,
+    `endpoint:URL model=NAME` of one that is asked over the network, or `package.module:name` of a
     function (prompt, response) → score or of a ready judge or comparer. Modules are found as Python finds them, and at last
     in the current folder."""
     if spec in JUDGES:
         return JUDGES[spec]()
+    if spec.startswith(WORD) and spec.strip() != WORD:
+        return read_endpoint(spec)
     if spec.startswith(MODEL) and spec != MODEL:
         return Asking(spec.removeprefix(MODEL))
     module_name, colon, name = spec.partition(":")

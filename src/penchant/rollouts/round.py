@@ -17,9 +17,9 @@ from penchant.errors import Refusal
 from penchant.feedback.pairing import How
 from penchant.feedback.ranking import Ranking, rank
 from penchant.feedback.records import Prompt, Row
+from penchant.rewards.account import why
 from penchant.rewards.base import Comparer, Context, Judge, Judgement
 from penchant.rewards.compare import both_ways
-from penchant.rewards.function import why
 from penchant.rewards.ngrams import distinct
 from penchant.rollouts import storage
 from penchant.rollouts.pairs import Comparisons, PairSet, make_pairs
@@ -266,7 +266,8 @@ def compare(
     rank(samples.texts, ask, how)
     if any(found) and not any(math.isfinite(p) for one in found for p in one.values()):
         raise Refusal(
-            f"the comparer {comparer.name!r} failed on every comparison of this round; there is nothing to learn from."
+            f"the comparer {comparer.name!r} failed on every comparison of this round, so there is nothing to learn from: "
+            f"{why(comparer)}"
         )
     shares = []
     for one, count in zip(found, samples.encoded.counts, strict=True):

@@ -17,13 +17,16 @@ from penchant.domains.policy import TextPolicy
 from penchant.domains.sampling import Answer
 from penchant.errors import Refusal
 from penchant.files import fingerprint, remove, whole_folder
-from penchant.rollouts.http import Address, Failed
+from penchant.http import Address, Failed, checked
 from penchant.words import brief
 
 AT_ONCE = 64
 """Prompts that are asked for at the same time; the server batches them."""
 PROBE = "What a lovely day!\nIs it 10 °C, or naïve to ask?"
 """A text whose tokens differ between tokenizers."""
+KEY = "VLLM_API_KEY"
+"""The variable that holds the server's key, as the server itself reads it."""
+MEND = "Start one (docs/vllm.md has the commands), or sample with --engine own."
 STARTED = "It must be started with VLLM_SERVER_DEV_MODE=1, as docs/vllm.md says."
 ADAPTED = "It must be started with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, as docs/vllm.md says."
 
@@ -33,7 +36,7 @@ class Server:
 
     def __init__(self, url: str, folder: Path, timeout: float) -> None:
         """folder: where weights are handed over; the server must see it under the same path."""
-        self.at = Address(url, timeout)
+        self.at = Address(address(url), timeout, (KEY,), MEND)
         self._folder = folder.resolve()
         self._base, self._room = "", None
         self._adapter: str | None = None
@@ -158,6 +161,11 @@ class Server:
 
         with ThreadPoolExecutor(AT_ONCE) as pool:
             return list(pool.map(ask, prompts, numbers))
+
+
+def address(url: str) -> str:
+    """The server's address, however it is given: OpenAI's clients end it in /v1. Refuses what is none."""
+    return checked(url, KEY).removesuffix("/v1")
 
 
 class _Wrong(ValueError):

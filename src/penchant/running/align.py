@@ -36,6 +36,7 @@ from penchant.objectives.base import Objective, rewards
 from penchant.objectives.scored import Pairs
 from penchant.report.card import model_card
 from penchant.report.page import render
+from penchant.rewards.account import failures, spent
 from penchant.rewards.asking import Asking
 from penchant.rewards.base import Comparer, Judge
 from penchant.running import choices
@@ -69,6 +70,7 @@ class Alignment:
         self.model, self.data, self.objective, self.judge, self.unseen = model, data, objective, judge, unseen
         self.settings, self.voice, self.folder = settings, voice, RunFolder(output)
         self.started, self.earlier = time.perf_counter(), 0.0
+        self._judging: Judge | Comparer | None = None
         consistent(objective, settings, judge)
         torch.set_num_threads(settings.thread_count)
         if settings.max_memory is not None:
@@ -130,7 +132,7 @@ class Alignment:
         reads = {name: ScoringPath(**chosen["history"][name]) for name in self.past}
         history = self.models.history(self.past, reads, loaded, precision, self.accelerator.device)
         anchors = Anchors(scorer, self.objective, self.settings, self.accelerator, cache, self._progress, history)
-        judge = ready(self.judge, scorer, self.settings)
+        judge = self._judging = ready(self.judge, scorer, self.settings)
         measure = Measure(anchors, self.objective, self.settings, judge, goals)
         before = self._before(measure, prepared)
 
@@ -157,12 +159,16 @@ class Alignment:
                 pairs_after=measure.pairs(prepared.held_pairs, "held-out pairs"),
                 lists_after=measure.lists(prepared.held_lists, "held-out lists"),
                 samples_after=measure.samples(prepared.held_prompts),
+                judging=spent(judge),
                 seconds=self._seconds(),
             )
+        for said in failures(judge) if judge is not None else ():
+            self.voice.say(said)
         return evidence, self._leave(loaded, evidence)
 
     def _so_far(self, evidence: RunEvidence, stopped: str | None) -> RunEvidence:
-        return replace(evidence, history=self.folder.history(), seconds=self._seconds(), stopped_by=stopped)
+        so_far = {"history": self.folder.history(), "judging": spent(self._judging), "seconds": self._seconds()}
+        return replace(evidence, **so_far, stopped_by=stopped)
 
     def _seconds(self) -> float:
         """Since this process began, with the steps that were taken before it."""

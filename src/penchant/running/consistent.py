@@ -11,7 +11,7 @@ from penchant.feedback.goals import Goals
 from penchant.objectives.base import Objective, weighs
 from penchant.rewards.asking import Asking
 from penchant.rewards.base import Comparer, Judge
-from penchant.rollouts.http import checked
+from penchant.rollouts.server import address
 from penchant.running.judging import paired_by
 
 
@@ -40,7 +40,7 @@ def consistent(objective: Objective, settings: Settings, judge: Judge | Comparer
     if settings.engine == "vllm":
         if settings.server is None:
             raise Refusal("engine='vllm' samples on a server: give its address, as --server http://127.0.0.1:8000.")
-        checked(settings.server)
+        address(settings.server)
     if settings.history and "history" not in objective.needs.anchors:
         raise Refusal(f"history={settings.history!r} is not read by {objective!r}; leave one out or take the other.")
     if len(set(settings.history)) < len(settings.history):

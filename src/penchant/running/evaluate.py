@@ -4,6 +4,7 @@ itself. It trains nothing and writes nothing but caches."""
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from penchant.evaluation.evidence import RunEvidence
 from penchant.evaluation.verdict import Verdict, judge_run
 from penchant.feedback import Goals, convert, open_source
 from penchant.objectives.base import Objective
+from penchant.rewards.account import failures, spent
 from penchant.rewards.asking import Asking
 from penchant.rewards.base import Comparer, Judge
 from penchant.rollouts import contexts_of
@@ -91,6 +93,10 @@ def evaluate(
         samples_after=after.samples(prompts),
         seconds=time.perf_counter() - started,
     )
+    if after.judge is not None:
+        evidence = replace(evidence, judging=spent(after.judge))
+        for said in failures(after.judge):
+            voice.say(said)
     return evidence, judge_run(evidence)
 
 
