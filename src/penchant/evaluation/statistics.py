@@ -104,7 +104,7 @@ def ratio(
     """Σ top / Σ bottom (nats per token, tokens after per token before), resampled like `mean`."""
     sums = _by_group([top, bottom], groups)
     value, draws = _bootstrap(sums, lambda s: s[..., 0] / s[..., 1], resamples)
-    return Estimate(value, *_interval(value, draws, len(sums), level), len(top))
+    return Estimate(value, *percentiles(value, draws, len(sums), level), len(top))
 
 
 def difference(
@@ -131,7 +131,7 @@ def ratio_difference(
     """Σ top / Σ bottom after, less the same before, on the same things in the same order."""
     sums = _by_group([*before, *after], groups)
     value, draws = _bootstrap(sums, lambda s: s[..., 2] / s[..., 3] - s[..., 0] / s[..., 1], resamples)
-    low, high = _interval(value, draws, len(sums), level)
+    low, high = percentiles(value, draws, len(sums), level)
     return Difference(value, low, high, len(before[0]), _p(value, draws, len(sums)))
 
 
@@ -212,7 +212,7 @@ def _bootstrap(sums: Floats, statistic: Any, resamples: int) -> tuple[float, Flo
     return float(statistic(sums.sum(0))), np.concatenate(draws)
 
 
-def _interval(value: float, draws: Floats, units: int, level: float) -> tuple[float, float]:
+def percentiles(value: float, draws: Floats, units: int, level: float = LEVEL) -> tuple[float, float]:
     """The expanded percentile interval: the plain percentile interval is too short for few units, by √((n−1)/n) and by
     z for t, so the tails are taken as thin as makes up for both (Hesterberg 2015, section 4.6). Of normal values it covers
     92 % with 6 units, 93 % with 8, 94 to 95 % from 10 on, where the plain one covers 84, 88 and 90 %."""
@@ -225,7 +225,7 @@ def _interval(value: float, draws: Floats, units: int, level: float) -> tuple[fl
 
 
 def _p(value: float, draws: Floats, units: int) -> float:
-    """Twice the smaller share of draws on either side of 0, thickened as `_interval` thins its tails, so that p < 5 %
+    """Twice the smaller share of draws on either side of 0, thickened as `percentiles` thins its tails, so that p < 5 %
     and a 95 % interval without 0 are the same statement."""
     if units < 2:
         return 1.0
