@@ -18,7 +18,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 LEVELS = (
     ("__main__",),
-    ("cli", "command", "run", "running"),
+    ("cli", "command", "run", "running", "judging"),
     ("report", "evaluation"),
     ("engine",),
     ("rollouts", "steering"),

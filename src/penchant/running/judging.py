@@ -11,6 +11,7 @@ from torch import Tensor
 
 from penchant.domains.base import Cost, Domain, Encoded
 from penchant.domains.models import load
+from penchant.engine.precision import Precision, choose
 from penchant.engine.settings import Settings
 from penchant.engine.sources import Scorer
 from penchant.errors import Refusal
@@ -29,10 +30,30 @@ def ready(judge: Judge | Comparer | Asking | None, scorer: Scorer, settings: Set
         return judge
     if judge.model is None:
         return judge.by(answer_score(scorer.domain, scorer.at_start, settings.tokens))
-    other = load(judge.model, allow_bin=settings.allow_bin)
-    other.policy.to(scorer.device).requires_grad_(False)
-    alone = Scorer(other.domain, other.policy, scorer.precision, scorer.device, settings.tokens, None, lambda: other.policy)
-    return judge.by(answer_score(other.domain, alone.now, settings.tokens))
+    return _other(judge, judge.model, scorer.precision, scorer.device, settings)
+
+
+def alone(judge: Judge | Comparer | Asking) -> Judge | Comparer:
+    """A judge outside a run: one that asks a language model must name it."""
+    if not isinstance(judge, Asking):
+        return judge
+    if judge.model is None:
+        raise Refusal(
+            "the judge self is the model that a run starts from, and there is no run here; name it, as model:NAME."
+        )
+    settings, device = Settings(), torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(settings.thread_count)
+    precision = choose(settings.precision, device)
+    precision.apply()
+    return _other(judge, judge.model, precision, device, settings)
+
+
+def _other(judge: Asking, model: str, precision: Precision, device: torch.device, settings: Settings) -> Comparer:
+    """The comparer that asks a model by name, loaded for it."""
+    other = load(model, allow_bin=settings.allow_bin)
+    other.policy.to(device).requires_grad_(False)
+    scorer = Scorer(other.domain, other.policy, precision, device, settings.tokens, None, lambda: other.policy)
+    return judge.by(answer_score(other.domain, scorer.now, settings.tokens))
 
 
 def paired_by(objective: Objective, settings: Settings, judge: Judge | Comparer | Asking | None) -> None:

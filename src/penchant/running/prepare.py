@@ -4,7 +4,7 @@ side only."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -70,13 +70,16 @@ def prepare(
         counts, unseen_fingerprint = {"train": len(source), "held_out": len(other)}, other.fingerprint
 
     relabelled = relabel(train_rows, goals) if goals is not None else None
+    tied: list[Row] = []
     encoded: Encoded | None = None
     prompts: tuple[Context, ...] = ()
     accounting = Accounting(read=len(source), kept=len(source))
     if settings.rounds:
         prompts = tuple(contexts_of(train_rows))
     else:
-        encoded = domain.encode(_fitting(relabelled or train_rows, source.kind, objective, notes))
+        encoded = domain.encode(
+            _fitting(_decided(relabelled or train_rows, objective, tied), source.kind, objective, notes)
+        )
         accounting = encoded.accounting
         if accounting.weighted and not weighs(objective):
             notes.append(
@@ -95,6 +98,9 @@ def prepare(
     people = _people(encoded, prompts) if "annotator" in objective.needs.columns else {}
     if EVERYONE in people:
         notes.append("no row names an annotator: all are taken to be of one")
+    held_rows = list(_decided(held_rows, objective, tied))
+    if tied:
+        notes.append(f"{len(tied):,} ties (strength 0.5) left out: {objective!r} reads no strength, and they prefer nobody")
     held_pairs, held_lists = _held_pairs(held_rows, domain), held_lists_of(held_rows, domain)
     about = {
         "source": source.name,
@@ -109,6 +115,7 @@ def prepare(
         },
         "goals": None if relabelled is None else relabelled.counts,
         **counts,
+        **({"ties": len(tied)} if tied else {}),
         **({"annotators": people} if people else {}),
     }
     speaks = objective.needs.head == "lm"  # a reward model answers nothing
@@ -131,6 +138,15 @@ def _people(rows: Encoded | None, prompts: Sequence[Context]) -> dict[str, int]:
         )
     found = Counter(name for name in names if name is not None)
     return dict(found) or {EVERYONE: len(prompts) if rows is None else len(rows)}
+
+
+def _decided(rows: Iterable[Row], objective: Objective, tied: list[Row]) -> Iterator[Row]:
+    """The rows without pairs that are said to be ties, for an objective that would take the first for the better one."""
+    for row in rows:
+        if row.kind == "pairs" and row.strength == 0.5 and "strength" not in objective.needs.columns:
+            tied.append(row)
+        else:
+            yield row
 
 
 def _fitting(rows: Iterable[Row], kind: Kind, objective: Objective, notes: list[str]) -> Iterable[Row]:
