@@ -1,0 +1,333 @@
+"""The deeper diagnosis of data: its parts against numbers worked out by hand, and planted faults found by the whole. How often
+it finds them, over many seeds, is in recipes/planted_faults.py."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from penchant import cli
+from penchant.errors import Refusal
+from penchant.evaluation.diagnosis import advice, alike, crossfit, diagnose, features, noise, people, shortcuts
+from penchant.evaluation.diagnosis.material import gather
+from penchant.evaluation.diagnosis.structure import circles, contradictions
+from penchant.feedback import open_source
+from penchant.objectives.reader import read
+from penchant.report.diagnosis import render
+from planted import preferences
+
+
+def pair(prompt: str, chosen: str, rejected: str, **more: object) -> dict[str, object]:
+    return {"prompt": prompt, "chosen": chosen, "rejected": rejected, **more}
+
+
+def curved(count: int, rate: float, seed: int, slope: float = 3.0) -> np.ndarray:
+    """Margins of a calibrated predictor, turned to the label, of which a share `rate` is wrong."""
+    draw = np.random.default_rng(seed)
+    margin = draw.standard_normal(count)
+    right = draw.random(count) < 1 / (1 + np.exp(-slope * np.abs(margin)))
+    wrong = draw.random(count) < rate
+    return np.where(right ^ wrong, 1.0, -1.0) * np.abs(margin)
+
+
+def test_the_likelihood_of_a_label_is_the_marginal_of_lcpo() -> None:
+    margins = np.array([0.5, -0.5, 2.0, -2.0])
+    curve = noise.Curve.over(margins)
+    found = curve.likelihood(margins)
+    k, r = 100, 80
+    size = np.abs(margins) / np.sqrt(np.mean(margins**2))
+    p = 1 / (1 + np.exp(-curve.slopes[k] * size ** curve.shapes[k]))
+    agree = (1 - noise.RATES[r]) * p + noise.RATES[r] * (1 - p)
+    assert found[k, r] == pytest.approx(np.log(np.where(margins > 0, agree, 1 - agree)).sum())
+
+
+def test_a_label_is_doubted_as_lcpo_says() -> None:
+    fitted = noise.fit(curved(400, 0.1, 0), range(400))
+    g = fitted.log_odds(np.array([0.7, -1.2]))
+    w = 0.9 / (0.9 + 0.1 * np.exp(-g))  # η p / (η p + (1 − η)(1 − p)), p = σ(g)
+    assert fitted.doubts(np.array([0.7, -1.2]), 0.1) == pytest.approx(1 - w)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.4])
+def test_the_interval_of_planted_rates_covers_them(rate: float) -> None:
+    fits = [noise.fit(curved(1500, rate, seed), range(1500)).noise for seed in range(15)]
+    covered = sum(one.rate.low <= rate <= one.rate.high for one in fits)
+    assert covered >= 12 and sum(rate <= one.at_most for one in fits) >= 13  # P(< 12 of 15 at 95 %) = 0.5 %
+    assert np.mean([one.rate.value for one in fits]) == pytest.approx(rate, abs=0.06)
+
+
+def test_without_wrong_labels_none_are_found_and_an_upper_bound_is_small() -> None:
+    fits = [noise.fit(curved(1500, 0.0, seed), range(1500)).noise for seed in range(20)]
+    assert sum(one.found for one in fits) <= 1
+    assert np.mean([one.at_most for one in fits]) < 0.06
+
+
+def test_a_predictor_that_guesses_knows_no_rate() -> None:
+    margins = np.random.default_rng(0).standard_normal(1000)
+    found = noise.fit(margins, range(1000)).noise
+    assert not found.learnable and not found.found and found.to_json()["rate"] is None
+    assert found.rate.low == 0 and found.at_most > 0.4
+
+
+def test_the_bound_is_clopper_and_pearsons_shared_among_the_parts() -> None:
+    margins = np.concatenate([np.full(20, 5.0), [-4.0] * 3, np.linspace(0.1, 1, 177) * np.tile([1, -1, 1], 59)])
+    limits = []
+    for part in noise.PARTS:
+        n = round(part * 200)
+        k = int((margins[np.argsort(-np.abs(margins), kind="stable")][:n] < 0).sum())
+        limits.append(stats.beta.ppf(1 - 0.05 / 6, k + 1, n - k))
+    assert noise.upper(margins, 1.0) == pytest.approx(min(limits))
+
+
+def test_rows_of_one_prompt_widen_the_interval() -> None:
+    margins = np.repeat(curved(300, 0.2, 1), 4)
+    apart, together = noise.fit(margins, range(1200)).noise, noise.fit(margins, np.repeat(np.arange(300), 4).tolist()).noise
+    assert together.rate.high - together.rate.low > 1.3 * (apart.rate.high - apart.rate.low)
+    assert together.at_most > apart.at_most
+
+
+def test_folds_keep_a_prompt_together_and_margins_see_no_label_of_their_own_prompt() -> None:
+    groups = np.repeat(np.arange(40), 3).tolist()
+    fold = crossfit.folds(groups, 0)
+    assert all(len(set(fold[i : i + 3])) == 1 for i in range(0, 120, 3)) and len(set(fold.tolist())) == 5
+    chance = np.random.default_rng(0).standard_normal((120, 30))
+    found = crossfit.margins(crossfit.design(chance), groups, 0)
+    assert 0.3 < (found > 0).mean() < 0.7  # thirty features of pure chance fit 120 labels, but foretell none
+
+
+def test_margins_turn_with_the_labels_and_not_with_the_side_they_are_shown_from() -> None:
+    x = np.random.default_rng(1).standard_normal((300, 4))
+    x[:, 0] = np.abs(x[:, 0])
+    found, turned = (crossfit.margins(crossfit.design(s * x), range(300), 0) for s in (1, -1))
+    assert turned == pytest.approx(found, abs=1e-3)
+    assert (found > 0).mean() > 0.9
+
+
+def test_holm_multiplies_by_what_is_left() -> None:
+    assert shortcuts.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+def slow_edits(a: list[str], b: list[str]) -> int:
+    table = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        last, table[0] = table[0], i
+        for j, y in enumerate(b, 1):
+            last, table[j] = table[j], min(table[j] + 1, table[j - 1] + 1, last + (x != y))
+    return table[-1]
+
+
+def test_edits_are_levenshteins_on_words() -> None:
+    draw = random.Random(0)
+    for _ in range(200):
+        a, b = (draw.choices("abcd", k=draw.randint(1, 12)) for _ in range(2))
+        assert alike.edits(" ".join(a), " ".join(b)) == slow_edits(a, b) / max(len(a), len(b))
+    assert alike.edits("", "") == 0 and alike.edits("a", "!") == 1
+
+
+def test_leaked_prompts_are_found_whatever_their_dress_and_others_are_not() -> None:
+    draw = random.Random(0)
+    words = [f"word{i}" for i in range(500)]
+    train = [" ".join(draw.choices(words, k=30)) for _ in range(300)]
+    test = [" ".join(draw.choices(words, k=30)) for _ in range(100)]
+    test[3], test[50] = train[7], f"  {train[8].upper()}!"
+    near = train[9].split()
+    near[-1] = "other"
+    test[77] = " ".join(near)
+    found = alike.alike(list(enumerate(test)), list(enumerate(train)))
+    assert [(one.row, one.other) for one in found] == [(3, 7), (50, 8), (77, 9)]
+    assert [one.similarity == 1 for one in found] == [True, True, False]
+    assert [(one.row, one.other) for one in alike.alike(list(enumerate([*train, test[77]])))] == [(300, 9)]
+
+
+def test_contradictions_and_circles_are_counted_by_question() -> None:
+    rows = [
+        pair("p", "a", "b", annotator="x"),
+        pair("p", "b", "a", annotator="y"),
+        pair("p", "a", "b", annotator="z"),
+        pair("p", "a", "c", annotator="x"),
+        *(pair("q", w, l) for w, l in ("ab", "bc", "ca", "cd")),
+        *(pair("r", w, l) for w, l in ("ab", "bc", "ac")),
+    ]
+    material = gather(open_source(rows), 0)
+    twice, round_ = contradictions(material), circles(material)
+    assert (twice.asked_again, twice.both_ways, twice.by_one_person, twice.rows) == (1, 1, 0, (1, 2, 3))
+    assert (round_.could, round_.prompts, round_.rows) == (2, 1, (5, 6, 7))
+
+
+def test_people_who_answer_the_same_vouch_for_each_other() -> None:
+    draw = np.random.default_rng(0)
+    truth = draw.choice([-1.0, 1.0], 600)
+    right = np.array([0.95, 0.8, 0.6, 0.1])
+    table = truth[:, None] * np.where(draw.random((600, 4)) < right, 1, -1)
+    found = people.dawid_skene(people.Votes(["a", "b", "c", "d"], table, []), 0)
+    assert [one.name for one in found] == ["d", "c", "b", "a"]
+    assert all(one.reliability.low <= p <= one.reliability.high for one, p in zip(found, sorted(right), strict=True))
+    assert [one.contrary for one in found] == [True, False, False, False]
+
+
+def test_a_contrary_annotator_is_found_without_any_overlap() -> None:
+    rows, turned = preferences(1200, 0, flip={"ann": 0.05, "bob": 0.05, "cy": 0.95, "dee": 0.05})
+    found = diagnose(open_source(rows))
+    assert [one.name for one in found.people if one.contrary] == ["cy"]
+    suspects = {one.row for one in found.suspects}
+    assert len(suspects & turned) / len(suspects) > 0.8 and len(suspects & turned) / len(turned) > 0.8
+    assert any("Consensus" in one.objective for one in found.advice)
+
+
+def test_turned_labels_are_counted_and_named_and_the_rate_goes_into_the_advice() -> None:
+    rows, turned = preferences(2500, 3, flip=0.2, surely=8.0)
+    found = diagnose(open_source(rows))
+    assert found.noise is not None and found.noise.found
+    assert found.noise.rate.low <= len(turned) / 2500 <= found.noise.rate.high
+    sure = {one.row for one in found.suspects[:100]}
+    assert len(sure & turned) >= 80
+    assert any(f"flip={round(found.noise.rate.value, 2):g}" in one.objective for one in found.advice)
+    assert diagnose(open_source(rows)).to_json() == found.to_json()  # the seed decides
+
+
+def test_clean_labels_raise_no_alarm() -> None:
+    rows, _ = preferences(1500, 5, surely=8.0)
+    found = diagnose(open_source(rows))
+    assert [point.about for point in found.points if point.word in ("wrong", "look")] == []
+    assert found.noise is not None and found.noise.at_most < 0.1 and len(found.suspects) < 15
+    assert [one.objective for one in found.advice] == ["DPO(beta=0.1)"]
+
+
+def test_a_length_shortcut_is_named() -> None:
+    rows, _ = preferences(600, 1, surely=0.5, length=0.4)
+    found = diagnose(open_source(rows))
+    assert found.shortcuts[0].name == "longer" and found.shortcuts[0].strong
+    assert {"LNDPO(beta=1.1)", "SimPO(beta=2.5)"} <= {one.objective for one in found.advice}
+
+
+def test_different_tastes_are_told_from_equal_ones() -> None:
+    draw = random.Random(0)
+    rows = []
+    for i in range(400):
+        texts = sorted((" ".join("ab" for _ in range(draw.randint(1, 9))), "one two three four five"), key=len)
+        likes_long = draw.random() < (0.9 if i % 2 else 0.1)
+        rows.append(pair(f"p {i}", texts[likes_long], texts[not likes_long], annotator="ab"[i % 2]))
+    apart = diagnose(open_source(rows)).tastes
+    assert apart is not None and apart.p < 0.01 and {frozenset(g) for g in apart.groups} == {frozenset("a"), frozenset("b")}
+    for row in rows:
+        row["annotator"] = draw.choice("ab")
+    same = diagnose(open_source(rows)).tastes
+    assert same is not None and same.p > 0.01
+
+
+def test_lists_labels_and_prompts_are_looked_at_as_far_as_they_compare() -> None:
+    lists = [{"prompt": f"p{i}", "responses": ["x y", "y z", "z"], "scores": [2.0, 1.0, 1.0]} for i in range(9)]
+    assert [(one.chosen, one.rejected, one.places) for one in gather(open_source(lists[:1]), 0).comparisons] == [
+        ("x y", "y z", (0, 1)),
+        ("x y", "z", (0, 2)),
+    ]
+    first = next(one for one in diagnose(open_source(lists)).shortcuts if one.name == "stands first")
+    assert first.accuracy.value == 1
+    labelled = [{"prompt": "p", "completion": c, "label": c == "good one"} for c in ("good one", "bad one", "worse")]
+    assert [(one.chosen, one.rejected) for one in gather(open_source(labelled), 0).comparisons] == [
+        ("good one", "bad one"),
+        ("good one", "worse"),
+    ]
+    nothing = diagnose(open_source([{"prompt": "p"}, {"prompt": "q"}]))
+    assert nothing.comparisons == 0 and nothing.noise is None and "nothing" in nothing.points[0].said.lower()
+
+
+def test_a_large_source_is_drawn_by_whole_prompts() -> None:
+    rows = [pair(f"p{i // 4}", f"a{i}", f"b{i}") for i in range(400)]
+    some = gather(open_source(rows), 0, most=100)
+    assert some.rows == 100 and some.of == 400 and len(set(some.groups)) == 25
+    assert some.groups != gather(open_source(rows), 1, most=100).groups
+
+
+def test_strengths_below_a_half_turn_a_pair_and_ties_are_left_out() -> None:
+    rows = [pair("p", "a", "b", strength=0.2), pair("p", "c", "d", strength=0.5), pair("p", "e", "f", strength=0.9)]
+    material = gather(open_source(rows), 0)
+    assert [(one.chosen, one.rejected) for one in material.comparisons] == [("b", "a"), ("e", "f")] and material.unsure == 2
+
+
+def test_every_expression_it_can_advise_is_read() -> None:
+    margins = curved(4000, 0.2, 0)
+    sure, unsure = noise.fit(margins, range(4000)).noise, noise.fit(curved(700, 0.25, 3, 1.2), range(700)).noise
+    reliable = tuple(
+        people.Annotator(n, 99, noise.Estimate(v, v - 0.05, v + 0.04, 99)) for n, v in (("a", 0.5), ("b", 0.9))
+    )
+    length = shortcuts.Shortcut("longer", noise.Estimate(0.9, 0.8, 0.95, 99), 1.0, 0.001)
+    written = set()
+    for kind in ("pairs", "lists", "labelled"):
+        for found in (None, sure, unsure):
+            for who in ((), reliable):
+                for close in (0.0, 0.9):
+                    grounds = advice.Grounds(kind, 3, found, who, (length,), close, 2, 2)
+                    written |= {one.objective for one in advice.advise(grounds) if one.objective}
+    assert {name.partition("(")[0] for name in written} >= {
+        "RDPO",
+        "CDPO",
+        "Consensus",
+        "DPOP",
+        "NCA",
+        "KTO",
+        "OSP",
+        "LNDPO",
+    }
+    for expression in written:
+        read(expression)
+
+
+def test_the_page_shows_doubtful_texts_escaped_and_json_shows_none(tmp_path: Path) -> None:
+    rows, _ = preferences(900, 2, flip={"ann": 0.02, "<b>bob</b>": 0.9, "cy": 0.02}, surely=8.0)
+    for row in rows:
+        row["prompt"] += " <script>alert(1)</script>"
+    found = diagnose(open_source(rows))
+    page = render(found)
+    assert "&lt;script&gt;alert(1)" in page and "<script" not in page and "<b>bob" not in page and "&lt;b&gt;bob" in page
+    assert found.suspects and "script" not in json.dumps(found.to_json()) and "script" not in "\n".join(found.lines())
+
+
+def test_check_deep_says_it_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows, _ = preferences(800, 4, flip=0.2, surely=8.0)
+    train, test = tmp_path / "train.jsonl", tmp_path / "test.jsonl"
+    train.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    test.write_text("\n".join(map(json.dumps, [rows[4], pair("an unseen question", "a", "b")])), encoding="utf-8")
+    words = ["check", str(train), "--deep", "--unseen", str(test), "--report", str(tmp_path / "page.html"), "--show", "2"]
+    assert cli.main(words) == 0
+    out = capsys.readouterr().out
+    assert "1 of 2 held-out prompts stand among the training prompts" in out and "--objective" in out
+    assert out.count("wrong with probability") == 2
+    assert (tmp_path / "page.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert cli.main([*words[:3], "--json"]) == 0
+    deep = json.loads(capsys.readouterr().out)["deep"]
+    assert deep["kind"] == "pairs" and deep["comparisons"] == 800
+    assert cli.main(["check", str(train), "--show", "3"]) == 2
+    assert "--deep" in capsys.readouterr().err
+
+
+def test_difficulty_by_a_model_is_its_log_ratio(tiny_folder: Path) -> None:
+    from penchant.domains.models import load
+    from penchant.running.difficulty import log_ratios
+
+    loaded = load(str(tiny_folder), max_length=256)
+    rows = [pair(f"what is it, cat {i}?", f"the good cat {i}", f"bad mat {i} please") for i in range(5)]
+    some = gather(open_source(rows), 0).comparisons
+    c = log_ratios(loaded)(some)
+    turned = log_ratios(loaded)(
+        gather(open_source([{**r, "chosen": r["rejected"], "rejected": r["chosen"]} for r in rows]), 0).comparisons
+    )
+    assert len(c) == 5 and all(map(math.isfinite, c)) and turned == pytest.approx([-x for x in c], abs=1e-3)
+    found = diagnose(open_source(rows), difficulty=log_ratios(loaded))
+    assert found.difficulty_of == "reference" and sorted(found.difficulty) == pytest.approx(sorted(c), abs=1e-3)
+    with pytest.raises(Refusal, match="log-ratio"):
+        diagnose(open_source(rows), difficulty=lambda some: [math.nan])
+
+
+def test_measures_count_what_they_are_called() -> None:
+    said = "Sorry, I cannot help.\n\n- one\n- two **bold**\n1. three?"
+    found = dict(zip(features.MEASURES, features.measures([said], ["help me"])[0], strict=True))
+    assert found["longer"] == len(said) and found["more lists"] == 3 and found["more markdown"] == 2
+    assert found["refuses"] == 1 and found["more polite"] == 1 and found["more questions"] == 1
+    assert found["more of the prompt's words"] == 0.5 and found["speaks of itself"] == 1
