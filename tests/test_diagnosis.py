@@ -290,7 +290,7 @@ def test_the_page_shows_doubtful_texts_escaped_and_json_shows_none(tmp_path: Pat
 
 
 def test_check_deep_says_it_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows, _ = preferences(800, 4, flip=0.2, surely=8.0)
+    rows, _ = preferences(900, 2, flip={"ann": 0.02, "bob": 0.9, "cy": 0.02}, surely=8.0)
     train, test = tmp_path / "train.jsonl", tmp_path / "test.jsonl"
     train.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     test.write_text("\n".join(map(json.dumps, [rows[4], pair("an unseen question", "a", "b")])), encoding="utf-8")
@@ -302,7 +302,7 @@ def test_check_deep_says_it_all(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert (tmp_path / "page.html").read_text(encoding="utf-8").startswith("<!doctype html>")
     assert cli.main([*words[:3], "--json"]) == 0
     deep = json.loads(capsys.readouterr().out)["deep"]
-    assert deep["kind"] == "pairs" and deep["comparisons"] == 800
+    assert deep["kind"] == "pairs" and deep["comparisons"] == 900
     assert cli.main(["check", str(train), "--show", "3"]) == 2
     assert "--deep" in capsys.readouterr().err
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from penchant.evaluation.statistics import short
+from penchant.evaluation.statistics import Estimate, short
 from penchant.words import figure, plain
 
 if TYPE_CHECKING:
@@ -126,6 +126,11 @@ def _labels(found: Diagnosis) -> Iterator[Point]:
         f"The likeliest to be wrong: {_rows(rows)}." if rows else "No single label is more probably wrong than right."
     )
     bound = f"at most {figure(100 * noise.at_most, '.0f')} %"
+    if not noise.found and any(one.contrary for one in found.people):
+        wrong = _by_people(found)
+        said = f"By the reliabilities of annotators {wrong.percent()} of labels are wrong."
+        yield Point("labels", "wrong", said, f"{behind}. {doubtful}", rows)
+        return
     if not noise.found:
         said = f"No wrong labels are found for sure; {bound} are wrong, if mistakes fall on all pairs alike. {OTHERWISE}"
         yield Point("labels", "fine" if noise.at_most <= 0.05 else "unknown", said, f"{behind}. {doubtful}", rows)
@@ -134,6 +139,15 @@ def _labels(found: Diagnosis) -> Iterator[Point]:
     many = f"{len(rows):,} labels are more probably wrong than right."
     behind = f"{behind}{counted}. {OTHERWISE} {many} {doubtful}"
     yield Point("labels", "wrong" if noise.rate.low >= SERIOUS else "look", said, behind, rows)
+
+
+def _by_people(found: Diagnosis) -> Estimate:
+    """The mean of 1 − η over the labels of annotators with an estimate; the ends are those of all intervals together, so no
+    narrower than they need be."""
+    n = sum(one.labels for one in found.people)
+    mean = lambda ends: sum(one.labels * (1 - end) for one, end in zip(found.people, ends, strict=True)) / n  # noqa: E731
+    eta = [one.reliability for one in found.people]
+    return Estimate(mean([x.value for x in eta]), mean([x.high for x in eta]), mean([x.low for x in eta]), n)
 
 
 def _people(found: Diagnosis) -> Iterator[Point]:
