@@ -132,7 +132,7 @@ def ratio_difference(
     sums = _by_group([*before, *after], groups)
     value, draws = _bootstrap(sums, lambda s: s[..., 2] / s[..., 3] - s[..., 0] / s[..., 1], resamples)
     low, high = percentiles(value, draws, len(sums), level)
-    return Difference(value, low, high, len(before[0]), _p(value, draws, len(sums)))
+    return Difference(value, low, high, len(before[0]), chance(value, draws, len(sums)))
 
 
 def wilson(k: float, n: float, level: float = LEVEL) -> tuple[float, float]:
@@ -224,7 +224,7 @@ def percentiles(value: float, draws: Floats, units: int, level: float = LEVEL) -
     return min(float(low), value), max(float(high), value)
 
 
-def _p(value: float, draws: Floats, units: int) -> float:
+def chance(value: float, draws: Floats, units: int) -> float:
     """Twice the smaller share of draws on either side of 0, thickened as `percentiles` thins its tails, so that p < 5 %
     and a 95 % interval without 0 are the same statement."""
     if units < 2:
