@@ -41,7 +41,8 @@ def blocks(*languages: str) -> list[tuple[str, str]]:
 def penchant_lines(text: str) -> list[str]:
     """The lines of a shell block that call penchant, with continued lines joined."""
     joined = text.replace("\\\n", " ")
-    return [line.strip() for line in joined.splitlines() if line.strip().startswith("penchant ")]
+    asked = [line.partition(" > ")[0].strip() for line in joined.splitlines()]  # where output goes, the shell says
+    return [line for line in asked if line.startswith("penchant ")]
 
 
 PYTHON = blocks("python")

@@ -49,7 +49,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     model.add_argument(
         "--objective", metavar="OBJECTIVE", help="whose implicit reward is measured (default: DPO(beta=0.1))"
     )
-    model.add_argument("--judge", metavar="JUDGE", help=ASKED["judge"].partition(";")[0])
+    model.add_argument("--judge", metavar="JUDGE", help=ASKED["judge"].rpartition(";")[0])
     add_settings(parser, Settings, SETTINGS)
 
 
