@@ -6,14 +6,14 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import data
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from penchant.domains.base import Encoded
+from penchant.domains.base import Encoded, Want
 from penchant.domains.models import load
 from penchant.engine.batching import steps
 from penchant.engine.loop import schedule
@@ -28,13 +28,22 @@ from penchant.objectives.scored import Pairs, Scored, masks
 class Bench:
     """One model for many runs: each starts from the same weights and is held against them."""
 
-    def __init__(self, model: str = "smollm2", *, layers: int = 6, max_length: int = 128, tokens: int = 2048) -> None:
-        """`max_length`: longer rows are left out. `tokens`: of a micro-batch."""
+    def __init__(
+        self,
+        model: str = "smollm2",
+        *,
+        layers: int = 6,
+        max_length: int = 128,
+        tokens: int = 2048,
+        head: Literal["lm", "reward"] = "lm",
+    ) -> None:
+        """`max_length`: longer rows are left out. `tokens`: of a micro-batch. head: reward makes reward models of it, which have
+        no reference and no answers."""
         self.accelerator = Accelerator(cpu=True)
         self.precision = choose("auto", self.accelerator.device)
         self.precision.apply()
-        loaded = load(model, top=layers, max_length=max_length, too_long="drop")
-        self.domain, self.policy, self.tokens = loaded.domain, loaded.policy, tokens
+        loaded = load(model, top=layers, max_length=max_length, too_long="drop", head=head)
+        self.domain, self.policy, self.tokens, self.head = loaded.domain, loaded.policy, tokens, head
         with self.precision.forward(self.accelerator.device):
             self.policy.follow(self.policy.scoring_path)
         self.start = {name: p.clone() for name, p in self.policy.state().items()}
@@ -50,7 +59,9 @@ class Bench:
         """One epoch from the start weights, AdamW with warm-up and linear decay; the policy then holds what came of it. The
         objective's state at the end."""
         settings = Settings(batch=batch, learning_rate=learning_rate, seed=seed, tokens=self.tokens)
-        self.reference(rows)
+        held_against = ("ref", "prev", "history/0") if self.head == "lm" else ()
+        if held_against:
+            self.reference(rows)
         self.policy.load_state(self.start)
         trained = [p for _, p in self.policy.named_trainable()]
         optimiser = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=settings.weight_decay, fused=True)
@@ -65,7 +76,7 @@ class Bench:
             clip=settings.clip,
         )
         anchor = lambda chosen: self.reference(rows.select(chosen))  # noqa: E731
-        material = Material(rows, dict.fromkeys(("ref", "prev", "history/0"), anchor))
+        material = Material(rows, dict.fromkeys(held_against, anchor))
         plan = steps(len(rows), batch, settings.epochs, seed, None)
         state: dict[str, Tensor] = zeros(objective, {"annotator": max(len(rows.annotators), 1)})
         for place, chosen in enumerate(plan):
@@ -76,11 +87,11 @@ class Bench:
 
     @torch.no_grad()
     def logp(self, rows: Encoded) -> Tensor:
-        """log π of all responses as the policy stands, [n, steps]."""
-        out = torch.zeros(len(rows.lengths), max(rows.lengths))
+        """log π of all responses as the policy stands, [n, steps]; of a reward model the scores, [n, 1]."""
+        out = torch.zeros(len(rows.lengths), max(rows.steps(self.head)))
         for group in self.domain.cost(self.policy, rows).micro_batches(self.tokens):
             with self.precision.forward(self.accelerator.device):
-                found = self.domain.score(self.policy, rows.select(group)).logp
+                found = self.domain.score(self.policy, rows.select(group), Want(head=self.head)).logp
             out[rows.places(group), : found.shape[1]] = found
         return out
 
@@ -96,7 +107,8 @@ class Bench:
 
     def score(self, rows: Encoded) -> Scored:
         """All responses, flat, as the trained policy sees them and as the start did."""
-        return Scored(self.logp(rows), masks(rows.lengths), self.reference(rows))
+        ref = self.reference(rows) if self.head == "lm" else None
+        return Scored(self.logp(rows), masks(rows.steps(self.head)), ref)
 
     def pairs(self, rows: Encoded) -> Pairs:
         """Pairs as the trained policy sees them."""

@@ -11,18 +11,26 @@ from typing import Any
 import pytest
 import torch
 from peft import AutoPeftModelForSequenceClassification
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification
 
 import penchant as pn
 from penchant.domains.base import Encoded, Want
+from penchant.domains.classifiers import load_classifier
 from penchant.domains.models import Loaded, LoRA, load
 from penchant.domains.paths import ScoringPath
+from penchant.engine.precision import Precision
+from penchant.engine.settings import Settings
+from penchant.engine.sources import Scorer
 from penchant.errors import Refusal
 from penchant.feedback.records import Row
 from penchant.objectives import DPO, NLL, BradleyTerry
+from penchant.rewards import Context, Judge, RewardModel, load_judge
 from penchant.run import Run
+from penchant.running.judging import ready
+from tiny import tiny_tokenizer
 
 REWARD = Want(head="reward")
+PLAIN_FLOATS = Precision("fp32", "highest", {})
 
 
 def rows(n: int = 12) -> list[Row]:
@@ -219,3 +227,87 @@ def test_what_a_reward_model_cannot_do_is_refused(tiny_folder: Path, tmp_path: P
         pn.align(
             trained(tiny_folder, tmp_path / "rm", steps=1).model, planted(40), DPO(), output=tmp_path / "b", quiet=True
         )
+
+
+# --- as a judge
+
+
+def test_a_trained_reward_model_judges_by_name_and_batches_change_nothing(run: Run):
+    who = load_judge(f"reward:{run.model}")
+    assert isinstance(who, RewardModel) and who.name == f"reward:{run.model}"
+    loaded = load(run.model, head="reward")
+    asked = [*rows(), Row(99, "pairs", ({"role": "user", "content": "what <|im_end|> is"},), ("yes", "no no no"))]
+    prompts = [row.prompt for row in asked for _ in row.responses]
+    responses = [text for row in asked for text in row.responses]
+    ours = scored(loaded, loaded.domain.encode(asked))[:, 0].detach()
+    for budget in (1, 64, 4096):  # one at a time, a few, all
+        score = load_classifier(str(run.model), torch.device("cpu"), budget)
+        assert score.pads
+        judged = who.by(score)([Context(prompt) for prompt in prompts], responses)
+        assert judged.valid.all()
+        torch.testing.assert_close(judged.total, ours, atol=1e-5, rtol=1e-6)
+
+
+def test_an_adapter_of_a_reward_model_judges_as_it_was_trained(tiny_folder: Path, tmp_path: Path):
+    run = trained(tiny_folder, tmp_path, lora=4, steps=4, learning_rate=1e-2)
+    after = run.evidence.pairs_after
+    assert after is not None
+    score = load_classifier(str(run.model), torch.device("cpu"), 4096)
+    source = planted(120)
+    held = [source[number - 1] for number in after.numbers]
+    said = score([row["prompt"] for row in held], [row["chosen"] for row in held])
+    assert said.tolist() == pytest.approx(after.reward_chosen, abs=1e-4)
+
+
+def encoder(folder: Path, labels: int = 1) -> Path:
+    """Somebody else's reward model: a small BERT without a chat template, which reads a pair of texts."""
+    tokenizer = tiny_tokenizer(None)
+    state = torch.random.get_rng_state()
+    torch.manual_seed(1)
+    sizes: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = BertConfig(vocab_size=len(tokenizer), num_labels=labels, pad_token_id=0, initializer_range=0.5, **sizes)
+    BertForSequenceClassification(config).save_pretrained(folder)
+    torch.random.set_rng_state(state)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_anybodys_reward_model_is_read_as_transformers_reads_it(tmp_path: Path, tiny_folder: Path):
+    folder = encoder(tmp_path / "bert")
+    model = BertForSequenceClassification.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    prompts, responses = (
+        ["what is it", "the cat"] * 3,
+        ["good", "a bad day on the mat", "yes", "no", "thank you", "sad cat"],
+    )
+    score = load_classifier(str(folder), torch.device("cpu"), 4096)
+    with torch.no_grad():
+        each = [model(**tokenizer(x, y, return_tensors="pt")).logits[0, 0] for x, y in zip(prompts, responses, strict=True)]
+    torch.testing.assert_close(score(prompts, responses), torch.stack(each), atol=1e-5, rtol=0)
+    assert score(["cat " * 600], ["mat"]).isnan().all(), "a row past its positions is no judgement"
+    with pytest.raises(Refusal, match="2 labels"):
+        load_classifier(str(encoder(tmp_path / "two", labels=2)), torch.device("cpu"), 4096)
+    with pytest.raises(Refusal, match="no model for sequence classification"):
+        load_classifier(str(tiny_folder), torch.device("cpu"), 4096)
+
+
+def test_a_finished_run_judges_by_the_reward_it_implies(tiny_folder: Path, tmp_path: Path):
+    common: dict[str, Any] = {"learning_rate": 1e-3, "steps": 6, "held_out": 40, "precision": "fp32", "sample_prompts": 4}
+    run = pn.align(tiny_folder, planted(120), DPO(beta=0.2), output=tmp_path / "dpo", quiet=True, **common)
+    after = run.evidence.pairs_after
+    assert after is not None and after.ref_chosen is not None
+    source = planted(120)
+    held = [source[number - 1] for number in after.numbers]
+    beside = load(tiny_folder)
+    scorer = Scorer(beside.domain, beside.policy, PLAIN_FLOATS, torch.device("cpu"), 4096, None, lambda: beside.policy)
+    for name in (run.folder, run.model):
+        judge = ready(load_judge(f"implicit:{name}"), scorer, Settings())
+        assert isinstance(judge, Judge)
+        said = judge([Context(row["prompt"]) for row in held], [row["chosen"] for row in held]).total
+        assert said.tolist() == pytest.approx(after.reward_chosen, abs=1e-4)
+    other = pn.align(
+        tiny_folder, planted(60), DPO(), output=tmp_path / "judged", quiet=True, judge=f"implicit:{run.folder}", **common
+    )
+    assert other.evidence.samples_after is not None and other.evidence.samples_after.scores is not None
+    with pytest.raises(Refusal, match="holds no finished run"):
+        ready(load_judge(f"implicit:{tiny_folder}"), scorer, Settings())

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from penchant.evaluation.evidence import RunEvidence
     from penchant.evaluation.verdict import Verdict
     from penchant.objectives.base import Objective
-    from penchant.rewards.asking import Asking
-    from penchant.rewards.base import Comparer, Judge
+    from penchant.rewards.naming import Named
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def align(
     objective: Objective | str = "DPO(beta=0.1)",
     *,
     output: str | Path,
-    judge: Judge | Comparer | Asking | str | None = None,
+    judge: Named | str | None = None,
     unseen: Any = None,
     quiet: bool = False,
     **settings: Any,

@@ -17,8 +17,8 @@ ASKED = {
     "data": "a JSONL or Parquet file, or a hub id; its format is seen from its columns",
     "objective": 'what to optimise, as it is written in Python: "DPO(beta=0.1) + 0.2 * NLL()"',
     "output": "the folder the run lives in; the same command again goes on where it stopped",
-    "judge": "who scores samples: vader, rules, module:function of your own; who compares: self, model:NAME; either: "
-    "'endpoint:URL model=NAME'; needed with --rounds",
+    "judge": "who scores samples: vader, rules, reward:MODEL, implicit:RUN, module:function of your own; who compares: self, "
+    "model:NAME; either: 'endpoint:URL model=NAME'; needed with --rounds",
     "unseen": "rows to judge the run on, instead of a share of the data",
 }
 """What a run is asked beside its settings, with the sentence its help shows."""

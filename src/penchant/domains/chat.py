@@ -55,6 +55,11 @@ class Chat:
             turns.append({"role": "assistant", "content": reply})
         return self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=reply is None)
 
+    def whole(self, prompt: Prompt, reply: str) -> Tensor:
+        """The ids of the chat with its answer as the template writes the whole of it, int64 [tokens], read as a prompt is: text of
+        a special token in a message is plain text. Raises Unfit."""
+        return self._bounded(self._templated(prompt, reply))
+
     def prompt(self, prompt: Prompt) -> Tensor:
         """The prompt's ids, int64 [tokens], with one BOS if the model has one. Text of a special token inside a message is
         read as plain text, so that no message can open or close a turn; a raw string (no template) is its owner's own
@@ -73,6 +78,10 @@ class Chat:
             ids = self._ids(prompt)
         else:
             ids = self._templated(prompt)
+        return self._bounded(ids)
+
+    def _bounded(self, ids: list[int]) -> Tensor:
+        """With one BOS if the model has one. Raises Unfit where there is nothing."""
         if self.bos is not None:
             while ids[:1] == [self.bos]:
                 ids = ids[1:]
@@ -81,8 +90,9 @@ class Chat:
             raise Unfit("empty prompt", "the prompt has no tokens, so nothing predicts the first token of the answer.")
         return torch.tensor(ids, dtype=torch.long)
 
-    def _templated(self, prompt: Prompt) -> list[int]:
-        turns: tuple[Message, ...] = ({"role": "user", "content": prompt},) if isinstance(prompt, str) else prompt
+    def _templated(self, prompt: Prompt, reply: str | None = None) -> list[int]:
+        turns: tuple[Message, ...] = ({"role": "user", "content": prompt},) if isinstance(prompt, str) else tuple(prompt)
+        turns = turns if reply is None else (*turns, {"role": "assistant", "content": reply})
         everything = "".join(turn["content"] for turn in turns)
         forged = [special for special in self.special if special in everything]
         mark = "\ue000"
@@ -96,7 +106,7 @@ class Chat:
                 content = content.replace(special, name)
             safe.append({**turn, "content": content})
         try:
-            text = self.render(tuple(safe))
+            text = self.render(tuple(safe)) if reply is None else self.render(tuple(safe[:-1]), safe[-1]["content"])
         except Exception as error:  # a template is a program of its own, and may raise anything at a prompt it dislikes
             said = f"the model's chat template does not take this prompt: {brief(str(error), 200)}"
             raise Unfit("template refuses the prompt", said) from error

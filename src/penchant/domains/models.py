@@ -131,7 +131,7 @@ def _places(
     name: str, lora: LoRA | None, revision: str | None, allow_bin: bool
 ) -> tuple[Path, Path, Path | None, str | None]:
     """The model's folder, its base's and its adapter's, and the hub's commit."""
-    folder, commit = _find(name, revision, allow_bin)
+    folder, commit = find(name, revision, allow_bin)
     if not (folder / "adapter_config.json").is_file():
         return folder, folder, None, commit
     if lora is not None:
@@ -141,7 +141,7 @@ def _places(
     upon, revision = told.get("base_model_name_or_path"), told.get("revision")
     if not isinstance(upon, str) or not upon:
         raise Refusal(f"{folder / 'adapter_config.json'} names no base_model_name_or_path; write the model's name there.")
-    base, _ = _find(upon, revision if isinstance(revision, str) else None, allow_bin)
+    base, _ = find(upon, revision if isinstance(revision, str) else None, allow_bin)
     if (base / "adapter_config.json").is_file():
         raise Refusal(f"model {name!r} is an adapter upon {upon!r}, which is an adapter itself; merge that one first.")
     return folder, base, folder, commit
@@ -201,7 +201,7 @@ def _read(name: str, base: Path, adapter: Path | None, allow_bin: bool, dtype: t
     return model, tokenizer
 
 
-def _find(name: str, revision: str | None, allow_bin: bool) -> tuple[Path, str | None]:
+def find(name: str, revision: str | None, allow_bin: bool) -> tuple[Path, str | None]:
     """The model's folder on this machine, and the hub's commit where it came from there."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError

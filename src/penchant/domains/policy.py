@@ -363,9 +363,10 @@ class TextPolicy(nn.Module):
         model: Any = self.model
         state = None if tensors is None else dict(tensors)
         weight = None if self.reward is None else (state or self._named()).pop(SCORE)
+        if self.reward is not None:
+            self.tokenizer.pad_token_id = padding(self.tokenizer, self.stops)
         if self.reference is None and self.reward is not None and weight is not None:
-            self.tokenizer.pad_token_id = pad = padding(self.tokenizer, self.stops)
-            save_classifier(model, self.reward, state or model.state_dict(), weight, pad, folder)
+            save_classifier(model, self.reward, state or model.state_dict(), weight, self.tokenizer.pad_token_id, folder)
         elif self.reference is None:
             if model.generation_config is not None and self.stops:
                 model.generation_config.eos_token_id = self.stops if len(self.stops) > 1 else self.stops[0]

@@ -25,6 +25,7 @@ SCORE = "score.weight"
 ADAPTED = f"base_model.model.{SCORE}"
 """What `peft` calls it in an adapter."""
 CLASSIFIER = "ForSequenceClassification"
+FILE = "reward.json"
 
 
 class RewardHead(nn.Module):
@@ -117,6 +118,23 @@ def mark_adapter(weight: Tensor, folder: Path) -> None:
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     told = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     write_json(folder / "adapter_config.json", {**told, "task_type": "SEQ_CLS", "modules_to_save": ["score"]})
+
+
+def leave(folder: Path, templated: bool, pad: int | None) -> None:
+    """Leaves with a reward model what neither its config nor its tokenizer can say: that it reads a prompt and a response up to the
+    token that ends the turn, and whether a chat template writes them."""
+    write_json(folder / FILE, {"template": "auto" if templated else "none", "pad": pad})
+
+
+def left(folder: Path) -> Mapping[str, Any] | None:
+    """What `leave` left; None for a model that somebody else trained. Raises Refusal."""
+    if not (folder / FILE).is_file():
+        return None
+    told = settings_of(folder / FILE)
+    pad = told.get("pad")
+    if told.get("template") not in ("auto", "none") or not (pad is None or type(pad) is int):
+        raise Refusal(f'{plain(folder / FILE)} must hold {{"template": "auto" or "none", "pad": a token\'s id or null}}.')
+    return told
 
 
 def padding(tokenizer: Any, stops: Sequence[int]) -> int | None:

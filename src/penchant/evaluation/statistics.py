@@ -135,6 +135,34 @@ def ratio_difference(
     return Difference(value, low, high, len(before[0]), chance(value, draws, len(sums)))
 
 
+def correlation(
+    x: Sequence[float],
+    y: Sequence[float],
+    groups: Sequence[Hashable] | None = None,
+    *,
+    centred: bool = True,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+) -> Estimate | None:
+    """Pearson's r of two columns, resampled like `mean`; about 0 instead of about the means where not `centred`. None where a
+    column does not vary, so that there is none; draws without variation count as 0."""
+    means = [math.fsum(column) / len(column) for column in (x, y)] if centred else [0.0, 0.0]
+    a, b = ([v - m for v in column] for column, m in zip((x, y), means, strict=True))  # so that squares do not cancel
+    if not any(a) or not any(b) or (centred and (len(set(x)) == 1 or len(set(y)) == 1)):
+        return None
+    products = [[u * v for u, v in zip(p, q, strict=True)] for p, q in ((a, b), (a, a), (b, b))]
+    sums = _by_group([[1.0] * len(a), a, b, *products], groups)
+
+    def r(s: Floats) -> Floats:
+        n, sx, sy, xy, xx, yy = (s[..., k] for k in range(6))
+        mx, my = (sx / n, sy / n) if centred else (0.0, 0.0)
+        spread = np.maximum(xx - n * mx**2, 0) * np.maximum(yy - n * my**2, 0)
+        return np.clip(np.where(spread > 0, (xy - n * mx * my) / np.sqrt(np.where(spread > 0, spread, 1.0)), 0.0), -1, 1)
+
+    value, draws = _bootstrap(sums, r, resamples)
+    return Estimate(value, *_interval(value, draws, len(sums), level), len(x))
+
+
 def wilson(k: float, n: float, level: float = LEVEL) -> tuple[float, float]:
     """The score interval of a share k / n (Wilson 1927); it stays inside [0, 1] and is not empty at 0 or 100 %."""
     if not 0 <= k <= n or n <= 0:

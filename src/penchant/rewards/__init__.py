@@ -7,6 +7,7 @@ from penchant.rewards.compare import as_comparer, as_judge
 from penchant.rewards.endpoint import Asked, EndpointComparer, EndpointJudge
 from penchant.rewards.function import BatchedFunctionJudge, FunctionJudge
 from penchant.rewards.naming import load_judge
+from penchant.rewards.reward_model import RewardModel
 from penchant.rewards.rules import LengthRepetition
 from penchant.rewards.vader import Vader
 
@@ -22,6 +23,7 @@ __all__ = [
     "Judge",
     "Judgement",
     "LengthRepetition",
+    "RewardModel",
     "Vader",
     "Weighted",
     "as_comparer",

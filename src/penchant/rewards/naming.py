@@ -14,20 +14,26 @@ from penchant.rewards.asking import Asking
 from penchant.rewards.base import Comparer, Judge
 from penchant.rewards.endpoint import WORD, read_endpoint
 from penchant.rewards.function import FunctionJudge, Single
+from penchant.rewards.reward_model import RewardModel
 from penchant.rewards.rules import LengthRepetition
 from penchant.rewards.vader import Vader
 from penchant.words import brief
 
+Named = Judge | Comparer | Asking | RewardModel
+"""What a name may stand for: a judge, a comparer, or one that is still to be given the model it asks."""
 JUDGES: dict[str, Callable[[], Judge | Asking]] = {"vader": Vader, "rules": LengthRepetition, "self": Asking}
 """The judges known by a word; "self" is the model that the run starts from."""
 MODEL = "model:"
 """What stands before the name of a model that is to judge."""
+TRAINED = ("reward", "implicit")
+"""What stands before the name of a model that was trained to judge, or of a run."""
 
 
-def load_judge(spec: str) -> Judge | Comparer | Asking:
-    """The judge called `spec`: a known word, `model:NAME` of a language model that compares,
-    `endpoint:URL model=NAME` of one that is asked over the network, or `package.module:name` of a
-    function (prompt, response) → score or of a ready judge or comparer. Modules are found as Python finds them, and at last
+def load_judge(spec: str) -> Named:
+    """The judge called `spec`: a known word, `model:NAME` of a language model that compares, `endpoint:URL model=NAME` of one that
+    is asked over the network, `reward:NAME` of a model for sequence classification with one label, `implicit:RUN` of a finished
+    run, or `package.module:name` of a function (prompt, response) → score or of a ready judge or comparer. Modules are found as
+    Python finds them, and at last
     in the current folder."""
     if spec in JUDGES:
         return JUDGES[spec]()
@@ -36,6 +42,8 @@ def load_judge(spec: str) -> Judge | Comparer | Asking:
     if spec.startswith(MODEL) and spec != MODEL:
         return Asking(spec.removeprefix(MODEL))
     module_name, colon, name = spec.partition(":")
+    if module_name in TRAINED and name:
+        return RewardModel(name, cast(Any, module_name))
     if not colon or not module_name or not name:
         raise Refusal(
             f"there is no judge {brief(spec)}; {nearest(spec, JUDGES)} "
@@ -44,7 +52,7 @@ def load_judge(spec: str) -> Judge | Comparer | Asking:
     thing = find(spec, module_name, name)
     if isinstance(thing, type):
         raise Refusal(f"the judge {spec!r} is a class; name an instance of it, or a function (prompt, response) → score.")
-    if isinstance(thing, Judge | Comparer | Asking):
+    if isinstance(thing, Named):
         return thing
     if not callable(thing):
         raise Refusal(f"the judge {spec!r} is {brief(thing)}, neither a judge nor a function (prompt, response) → score.")

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from penchant.domains import reward_head
 from penchant.domains.models import Loaded
 from penchant.domains.paths import ScoringPath
 from penchant.domains.policy import reference_of
@@ -37,8 +38,7 @@ from penchant.objectives.scored import Pairs
 from penchant.report.card import model_card
 from penchant.report.page import render
 from penchant.rewards.account import failures, spent
-from penchant.rewards.asking import Asking
-from penchant.rewards.base import Comparer, Judge
+from penchant.rewards.naming import Named
 from penchant.running import choices
 from penchant.running.ceiling import budget
 from penchant.running.consistent import consistent, splits
@@ -62,7 +62,7 @@ class Alignment:
         data: Any,
         objective: Objective,
         output: Path,
-        judge: Judge | Comparer | Asking | None,
+        judge: Named | None,
         unseen: Any,
         settings: Settings,
         voice: Voice,
@@ -328,6 +328,8 @@ class Alignment:
                 loaded.policy.save(draft, tensors)
                 if (goals := self._goals(loaded)) is not None:
                     goals.save(draft)
+                if loaded.policy.reward is not None:
+                    reward_head.leave(draft, loaded.domain.chat.templated, loaded.policy.tokenizer.pad_token_id)
                 (draft / "README.md").write_text(model_card(evidence, verdict), encoding="utf-8")
         write(self.folder.report, render(evidence, verdict, samples=self.settings.report_samples))
         write_json(self.folder.verdict, verdict.to_json())

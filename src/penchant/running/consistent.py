@@ -10,12 +10,12 @@ from penchant.errors import Refusal
 from penchant.feedback.goals import Goals
 from penchant.objectives.base import Objective, weighs
 from penchant.rewards.asking import Asking
-from penchant.rewards.base import Comparer, Judge
+from penchant.rewards.naming import Named
 from penchant.rollouts.server import address
 from penchant.running.judging import paired_by
 
 
-def consistent(objective: Objective, settings: Settings, judge: Judge | Comparer | Asking | None) -> None:
+def consistent(objective: Objective, settings: Settings, judge: Named | None) -> None:
     """Refuses settings that contradict each other before anything is loaded."""
     if settings.rounds and judge is None:
         raise Refusal(f"rounds={settings.rounds} samples responses, and somebody must judge them: give --judge.")
@@ -63,7 +63,7 @@ def consistent(objective: Objective, settings: Settings, judge: Judge | Comparer
         )
 
 
-def splits(settings: Settings, judge: Judge | Comparer | Asking | None) -> None:
+def splits(settings: Settings, judge: Named | None) -> None:
     """Refuses what a policy that is split over processes cannot do."""
     if settings.train != "all":
         raise Refusal(

@@ -22,8 +22,7 @@ from penchant.evaluation.verdict import Verdict, judge_run
 from penchant.feedback import Goals, convert, open_source
 from penchant.objectives.base import Objective
 from penchant.rewards.account import failures, spent
-from penchant.rewards.asking import Asking
-from penchant.rewards.base import Comparer, Judge
+from penchant.rewards.naming import Named
 from penchant.rollouts import contexts_of
 from penchant.running.judging import ready
 from penchant.running.measure import Measure, reference_cache
@@ -37,7 +36,7 @@ def evaluate(
     reference: str,
     data: str | Path,
     objective: Objective,
-    judge: Judge | Comparer | Asking | None,
+    judge: Named | None,
     settings: Settings,
     voice: Voice,
 ) -> tuple[RunEvidence, Verdict]:
@@ -109,7 +108,7 @@ def _measure(
     reference: Loaded,
     precision: Precision,
     objective: Objective,
-    judge: Judge | Comparer | Asking | None,
+    judge: Named | None,
     settings: Settings,
     accelerator: Accelerator,
     voice: Voice,

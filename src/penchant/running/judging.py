@@ -21,11 +21,16 @@ from penchant.feedback.records import Prompt, Row
 from penchant.objectives.base import Objective
 from penchant.rewards.asking import AnswerScore, Asking
 from penchant.rewards.base import Comparer, Judge
+from penchant.rewards.naming import Named
+from penchant.rewards.reward_model import RewardModel
+from penchant.running.scoring import score_of
 
 
-def ready(judge: Judge | Comparer | Asking | None, scorer: Scorer, settings: Settings) -> Judge | Comparer | None:
-    """The judge itself; one that asks a language model with the model it asks: the run's start, frozen, which a moving
-    policy does not move; or the one it names, in its own words and template."""
+def ready(judge: Named | None, scorer: Scorer, settings: Settings) -> Judge | Comparer | None:
+    """The judge itself; a trained one with its model; one that asks a language model with the model it asks: the run's start,
+    frozen, which a moving policy does not move; or the one it names, in its own words and template."""
+    if isinstance(judge, RewardModel):
+        return judge.by(score_of(judge, scorer, settings))
     if not isinstance(judge, Asking):
         return judge
     if judge.model is None:
@@ -33,7 +38,7 @@ def ready(judge: Judge | Comparer | Asking | None, scorer: Scorer, settings: Set
     return _other(judge, judge.model, scorer.precision, scorer.device, settings)
 
 
-def alone(judge: Judge | Comparer | Asking) -> Judge | Comparer:
+def alone(judge: Named) -> Judge | Comparer:
     """A judge outside a run: one that asks a language model must name it."""
     if not isinstance(judge, Asking):
         return judge
@@ -56,7 +61,7 @@ def _other(judge: Asking, model: str, precision: Precision, device: torch.device
     return judge.by(answer_score(other.domain, scorer.now, settings.tokens))
 
 
-def paired_by(objective: Objective, settings: Settings, judge: Judge | Comparer | Asking | None) -> None:
+def paired_by(objective: Objective, settings: Settings, judge: Named | None) -> None:
     """Refuses a pairing that the judge cannot carry out, or that leaves out what the objective reads."""
     ranking = settings.pairing in get_args(Ranking)
     if isinstance(judge, Comparer | Asking) and not ranking:
