@@ -265,7 +265,8 @@ def encoder(folder: Path, labels: int = 1) -> Path:
     state = torch.random.get_rng_state()
     torch.manual_seed(1)
     sizes: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = BertConfig(vocab_size=len(tokenizer), num_labels=labels, pad_token_id=0, initializer_range=0.5, **sizes)
+    sizes |= {"pad_token_id": 0, "initializer_range": 0.5, "num_labels": labels}
+    config = BertConfig(vocab_size=len(tokenizer), **sizes)
     BertForSequenceClassification(config).save_pretrained(folder)
     torch.random.set_rng_state(state)
     tokenizer.save_pretrained(folder)

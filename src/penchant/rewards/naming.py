@@ -33,8 +33,7 @@ def load_judge(spec: str) -> Named:
     """The judge called `spec`: a known word, `model:NAME` of a language model that compares, `endpoint:URL model=NAME` of one that
     is asked over the network, `reward:NAME` of a model for sequence classification with one label, `implicit:RUN` of a finished
     run, or `package.module:name` of a function (prompt, response) → score or of a ready judge or comparer. Modules are found as
-    Python finds them, and at last
-    in the current folder."""
+    Python finds them, and at last in the current folder."""
     if spec in JUDGES:
         return JUDGES[spec]()
     if spec.startswith(WORD) and spec.strip() != WORD:

@@ -38,6 +38,7 @@ from penchant.objectives.scored import Pairs
 from penchant.report.card import model_card
 from penchant.report.page import render
 from penchant.rewards.account import failures, spent
+from penchant.rewards.base import Comparer, Judge
 from penchant.rewards.naming import Named
 from penchant.running import choices
 from penchant.running.ceiling import budget

@@ -30,7 +30,7 @@ def ready(judge: Named | None, scorer: Scorer, settings: Settings) -> Judge | Co
     """The judge itself; a trained one with its model; one that asks a language model with the model it asks: the run's start,
     frozen, which a moving policy does not move; or the one it names, in its own words and template."""
     if isinstance(judge, RewardModel):
-        return judge.by(score_of(judge, scorer, settings))
+        return judge.by(score_of(judge, scorer.precision, scorer.device, settings))
     if not isinstance(judge, Asking):
         return judge
     if judge.model is None:
@@ -40,9 +40,9 @@ def ready(judge: Named | None, scorer: Scorer, settings: Settings) -> Judge | Co
 
 def alone(judge: Named) -> Judge | Comparer:
     """A judge outside a run: one that asks a language model must name it."""
-    if not isinstance(judge, Asking):
+    if not isinstance(judge, Asking | RewardModel):
         return judge
-    if judge.model is None:
+    if isinstance(judge, Asking) and judge.model is None:
         raise Refusal(
             "the judge self is the model that a run starts from, and there is no run here; name it, as model:NAME."
         )
@@ -50,7 +50,9 @@ def alone(judge: Named) -> Judge | Comparer:
     torch.set_num_threads(settings.thread_count)
     precision = choose(settings.precision, device)
     precision.apply()
-    return _other(judge, judge.model, precision, device, settings)
+    if isinstance(judge, RewardModel):
+        return judge.by(score_of(judge, precision, device, settings))
+    return _other(judge, str(judge.model), precision, device, settings)
 
 
 def _other(judge: Asking, model: str, precision: Precision, device: torch.device, settings: Settings) -> Comparer:

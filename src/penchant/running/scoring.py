@@ -13,6 +13,7 @@ from penchant.domains.base import Encoded
 from penchant.domains.classifiers import load_classifier
 from penchant.domains.models import Loaded, load
 from penchant.engine.folder import RunFolder
+from penchant.engine.precision import Precision
 from penchant.engine.settings import Settings
 from penchant.engine.sources import Scorer
 from penchant.errors import Refusal
@@ -25,15 +26,15 @@ from penchant.objectives.scored import Scored, masks
 from penchant.rewards.reward_model import RewardModel, Score
 
 
-def score_of(judge: RewardModel, scorer: Scorer, settings: Settings) -> Score:
-    """What gives the judge's scores, on the run's device. A reward model reads in float32, whatever the run does: two responses
+def score_of(judge: RewardModel, precision: Precision, device: torch.device, settings: Settings) -> Score:
+    """What gives the judge's scores, on this device. A reward model reads in float32, whatever the run does: two responses
     that differ must not be tied by rounding."""
     if judge.kind == "reward":
-        return load_classifier(judge.model, scorer.device, settings.tokens, allow_bin=settings.allow_bin)
-    return _implicit(judge.model, scorer, settings)
+        return load_classifier(judge.model, device, settings.tokens, allow_bin=settings.allow_bin)
+    return _implicit(judge.model, precision, device, settings)
 
 
-def _implicit(name: str, scorer: Scorer, settings: Settings) -> Score:
+def _implicit(name: str, precision: Precision, device: torch.device, settings: Settings) -> Score:
     """The reward of a finished run's own objective, of its model held against the model it began with."""
     evidence = _finished(name)
     objective = read(str(evidence.settings["objective"]))
@@ -46,8 +47,8 @@ def _implicit(name: str, scorer: Scorer, settings: Settings) -> Score:
             "judge. Objectives such as DPO, IPO and SimPO do."
         )
     folder = _folder(name)
-    ours = _loaded(str(folder / "model"), evidence, scorer, settings)
-    start = _loaded(str(evidence.settings["model"]), evidence, scorer, settings) if needs.anchors else None
+    ours = _loaded(str(folder / "model"), evidence, device, settings)
+    start = _loaded(str(evidence.settings["model"]), evidence, device, settings) if needs.anchors else None
     if start is not None and start.domain.fingerprint != ours.domain.fingerprint:
         raise Refusal(
             f"implicit:{name}: {evidence.settings['model']!r} is not what the run began with: it reads text otherwise."
@@ -57,7 +58,7 @@ def _implicit(name: str, scorer: Scorer, settings: Settings) -> Score:
         rows = [Row(i, "labelled", x, (y,), label=True) for i, (x, y) in enumerate(zip(prompts, responses, strict=True))]
         encoded = ours.domain.encode(rows)
         out = torch.full((len(rows),), torch.nan)  # a row that is too long is no judgement
-        by = [_scorer(one, scorer, settings) for one in (ours, start) if one is not None]
+        by = [_scorer(one, precision, device, settings) for one in (ours, start) if one is not None]
         for group in by[0].micro_batches(encoded) if len(encoded) else []:
             some = encoded.select(group)
             out[[encoded.numbers[i] for i in group]] = _rewards(objective, by, some).float().cpu()
@@ -71,16 +72,16 @@ def _rewards(objective: Objective, by: Sequence[Scorer], rows: Encoded) -> Tenso
     return objective.reward(Scored(logp, masks(rows.lengths).to(logp.device), ref[0] if ref else None))
 
 
-def _scorer(loaded: Loaded, like: Scorer, settings: Settings) -> Scorer:
+def _scorer(loaded: Loaded, precision: Precision, device: torch.device, settings: Settings) -> Scorer:
     policy = loaded.policy
-    return Scorer(loaded.domain, policy, like.precision, like.device, settings.tokens, None, lambda: policy)
+    return Scorer(loaded.domain, policy, precision, device, settings.tokens, None, lambda: policy)
 
 
-def _loaded(name: str, evidence: RunEvidence, scorer: Scorer, settings: Settings) -> Loaded:
+def _loaded(name: str, evidence: RunEvidence, device: torch.device, settings: Settings) -> Loaded:
     """A model of the run, reading text as the run did."""
     asked = evidence.settings
     found = load(name, template=asked["template"], max_length=asked["max_length"], allow_bin=settings.allow_bin)
-    found.policy.to(scorer.device).requires_grad_(False)
+    found.policy.to(device).requires_grad_(False)
     return found
 
 
