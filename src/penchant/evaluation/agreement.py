@@ -4,7 +4,7 @@ Everything but the raw share is a kept library's; here stand the interval, what 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import krippendorff
 import numpy as np
@@ -69,8 +69,8 @@ def krippendorff_alpha(
 def kendall(a: Sequence[float], b: Sequence[float], variant: Literal["b", "c"] = "b") -> tuple[Estimate, float]:
     """Kendall's tau with its p: b allows for ties, c for tables that are not square."""
     x, y = _numbers(a, b)
-    of = lambda i: float(stats.kendalltau(x[i], y[i], variant=variant)[0])  # noqa: E731
-    return _drawn(of, len(x)), float(stats.kendalltau(x, y, variant=variant)[1])
+    of = lambda i: _tau(x[i], y[i], variant)[0]  # noqa: E731
+    return _drawn(of, len(x)), _tau(x, y, variant)[1]
 
 
 def goodman_kruskal_gamma(a: Sequence[float], b: Sequence[float]) -> float:
@@ -85,8 +85,18 @@ def goodman_kruskal_gamma(a: Sequence[float], b: Sequence[float]) -> float:
 def spearman(a: Sequence[float], b: Sequence[float]) -> tuple[Estimate, float]:
     """Spearman's rank correlation with its p."""
     x, y = _numbers(a, b)
-    of = lambda i: float(stats.spearmanr(x[i], y[i])[0]) if np.ptp(x[i]) and np.ptp(y[i]) else np.nan  # noqa: E731
-    return _drawn(of, len(x)), float(stats.spearmanr(x, y)[1])
+    of = lambda i: _rho(x[i], y[i])[0] if np.ptp(x[i]) and np.ptp(y[i]) else np.nan  # noqa: E731
+    return _drawn(of, len(x)), _rho(x, y)[1]
+
+
+def _tau(x: Floats, y: Floats, variant: str) -> tuple[float, float]:
+    found: Any = stats.kendalltau(x, y, variant=variant)
+    return float(found.statistic), float(found.pvalue)
+
+
+def _rho(x: Floats, y: Floats) -> tuple[float, float]:
+    found: Any = stats.spearmanr(x, y)
+    return float(found.statistic), float(found.pvalue)
 
 
 def _paired(a: Sequence[Hashable], b: Sequence[Hashable]) -> None:

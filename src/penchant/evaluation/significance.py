@@ -37,7 +37,8 @@ def wilcoxon(differences: Sequence[float]) -> float:
         raise Refusal("a difference is not a finite number; leave out what was not measured, and count it.")
     if not d.any():
         return 1.0
-    return float(stats.wilcoxon(d, zero_method="pratt")[1])
+    found: Any = stats.wilcoxon(d, zero_method="pratt")
+    return float(found.pvalue)
 
 
 def mcnemar_of(before: Sequence[float], after: Sequence[float]) -> tuple[int, int, float]:
