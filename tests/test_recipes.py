@@ -82,7 +82,7 @@ def test_absent_data_skips_a_recipe_with_the_reason() -> None:
     assert run.stdout.startswith("skipped: there is no /nowhere/hh_rlhf_harmless/pairs.jsonl.gz; set PENCHANT_DATA")
 
 
-TOOLS = {"bandits", "data", "demo", "finite", "shared", "short_runs", "study"}
+TOOLS = {"bandits", "data", "demo", "finite", "replay", "shared", "short_runs", "study"}
 """What is no claim in recipes/: the demo, and what the recipes share."""
 RECIPES_WITH_CLAIMS = sorted(path.stem for path in RECIPES.glob("*.py") if path.stem not in TOOLS)
 

@@ -87,3 +87,14 @@ def test_own_samples_pay_and_the_push_pays_where_a_policy_carries_over(recipe: A
     assert far["tanh-Gaussian"].difference("DPO", "offline").low > 0
     assert far["tokens"].difference("DPO", "offline").low > 0
     assert far["table"].difference("DPO", "offline").high < 0  # the reverse, with a free logit for each action
+
+
+@pytest.mark.parametrize("kind", ["table", "network"])
+def test_online_ipo_beats_offline_ipo_with_one_trainer(recipe: Any, kind: str) -> None:
+    module = recipe("online_offline_gap")
+    some = ("offline", "online", "replayed, shuffled 0", "replayed, shuffled 1", "pairs of the final policy")
+    found = module.gap(kind, some=some)
+    print(found)
+    assert found.difference("online", "wins, peak").low > 0
+    assert found.values("replayed, shuffled 0", "wins, end") == found.values("online", "wins, end")
+    assert found.estimate("pairs of the final policy", "wins, peak").value < found.estimate("online", "wins, peak").value
