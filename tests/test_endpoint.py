@@ -228,8 +228,12 @@ def test_a_retry_after_is_a_number_or_a_date() -> None:
     [
         ("endpoint:http://u:secret@a/v1 model=m", "holds no password"),
         ("endpoint:ftp://a/v1 model=m", "is no address of a server"),
-        ("endpoint:http://a/v1?key=1 model=m", "is no address of a server"),
+        ("endpoint:http://a/v1?key=secret model=m", "before its question mark"),
+        ("endpoint:http://a/v1 model=m key=secret", "set PENCHANT_JUDGE_KEY"),
+        ("endpoint:http://a/v1 model=m model=n api_key=secret", "stands twice"),
+        ("endpoint:http://a/v1 api-key='secret", "close its quotes"),
         ("endpoint:http://a/v1", "names no model"),
+        ("endpoint:http://u:secret@a/v1", "holds no password"),
         ("endpoint:http://a/v1 model=m modle=n", "did you mean 'model'"),
         ("endpoint:http://a/v1 model=m model=n", "stands twice"),
         ("endpoint:http://a/v1 model=m as=jury", "as=jury: it must be score or compare"),

@@ -134,7 +134,9 @@ def checked(url: str, key: str) -> str:
         fine, parts = False, SplitResult("", "", "", "", "")
     if "@" in url:
         raise Refusal(f"server: an address is written down with the run, so it holds no password; set {key} instead.")
-    if not fine or parts.query or parts.fragment or not re.fullmatch(r"[!-~]+", url):
+    if parts.query or parts.fragment:  # which may hold a key, so it is not repeated
+        raise Refusal(f"server: an address ends before its question mark or #; a key is set as {key}.")
+    if not fine or not re.fullmatch(r"[!-~]+", url):
         raise Refusal(f"server={brief(url, 200)} is no address of a server; give one such as http://127.0.0.1:8000.")
     return url.rstrip("/")
 

@@ -85,21 +85,27 @@ def read_endpoint(spec: str) -> EndpointJudge | EndpointComparer:
     try:
         url, *words = shlex.split(spec.removeprefix(WORD))
     except ValueError:
-        raise Refusal(f"the judge {brief(spec, 200)} cannot be read as {WORD}URL model=NAME …; close its quotes.") from None
+        raise Refusal(f"the judge cannot be read as {WORD}URL model=NAME …; close its quotes.") from None
     given: dict[str, Any] = {}
+    checked(url, KEYS[0])
     for word in words:
         name, equals, value = word.partition("=")
+        # only names are repeated here: what stands after an unknown one may be a key
+        if re.search("key|token|secret|password", name, re.IGNORECASE) and name not in _OPTIONS:
+            raise Refusal(
+                f"a key is written down nowhere, so an endpoint takes no {plain(name, 40)!r}; set {KEYS[0]} to it."
+            )
         if not equals or name not in _OPTIONS:
-            raise Refusal(f"an endpoint takes name=value, not {plain(word, 60)!r}; {nearest(name, _OPTIONS)}")
-        if name in given:
-            raise Refusal(f"{name} stands twice in {brief(spec, 200)}; keep one.")
+            raise Refusal(f"an endpoint takes name=value, and there is no {plain(name, 40)!r}; {nearest(name, _OPTIONS)}")
         field, read = _OPTIONS[name]
+        if field in given:
+            raise Refusal(f"{name} stands twice in the judge; keep one.")
         try:
             given[field] = read(value)
         except ValueError:
             raise Refusal(f"{name}={plain(value, 60)}: {_MEANT.get(name, 'it must be a number')}.") from None
     if "model" not in given:
-        raise Refusal(f"the judge {brief(spec, 200)} names no model; add model=NAME.")
+        raise Refusal(f"the judge at {url} names no model; add model=NAME.")
     return Asked(url, **given).judge()
 
 
