@@ -4,7 +4,7 @@ Nothing here knows what the numbers mean, and nothing is random from call to cal
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -161,6 +161,30 @@ def correlation(
 
     value, draws = _bootstrap(sums, r, resamples)
     return Estimate(value, *_interval(value, draws, len(sums), level), len(x))
+
+
+def resampled(
+    columns: Sequence[Sequence[float]],
+    statistic: Callable[[Floats], Floats],
+    groups: Sequence[Hashable] | None = None,
+    *,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+) -> Difference:
+    """Any number that is made of column sums: `statistic` takes sums [..., columns] and gives [...]. p is of its being 0."""
+    sums = _by_group(columns, groups)
+    value, draws = _bootstrap(sums, statistic, resamples)
+    low, high = _interval(value, draws, len(sums), level)
+    return Difference(value, low, high, len(columns[0]), _p(value, draws, len(sums)))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Each p held against all of them (Holm 1979), in the order given: below 5 % for one is below 5 % for the family."""
+    order, out, least = sorted(range(len(p)), key=lambda i: p[i]), [0.0] * len(p), 0.0
+    for rank, i in enumerate(order):
+        least = max(least, min(1.0, (len(p) - rank) * p[i]))
+        out[i] = least
+    return out
 
 
 def wilson(k: float, n: float, level: float = LEVEL) -> tuple[float, float]:
