@@ -191,6 +191,13 @@ def history(
     return lines
 
 
+def factors(n: int) -> dict[str, list[float]]:
+    """How the sides of n pairs differ: the chosen are longer, friendlier, and as readable."""
+    rng = np.random.default_rng(5)
+    means = {"length": 0.5, "sentiment": 0.7, "readability": 0.0, "hedging": -0.2, "lists": 0.1, "questions": 0.0}
+    return {name: rng.normal(mean, 1, n).round(1).tolist() for name, mean in means.items()}
+
+
 def offline(steps: int = 180, held_out: int = 250) -> RunEvidence:
     """From a file of pairs, in good health."""
     return RunEvidence(
@@ -219,6 +226,7 @@ def offline(steps: int = 180, held_out: int = 250) -> RunEvidence:
         pairs_after=pairs(held_out, 0.6, 2),
         samples_before=samples("plain"),
         samples_after=samples("warm", seed=2),
+        factors=factors(held_out),
         seconds=648.0,
     )
 

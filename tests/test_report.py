@@ -268,7 +268,7 @@ def test_a_run_broken_off_at_once_says_so_and_shows_no_empty_section() -> None:
 def test_the_charts_carry_titles_axes_with_units_and_both_colour_schemes() -> None:
     elements = Elements(PAGES["offline"])
     pictures = [attributes for tag, attributes in elements.found if tag == "img"]
-    assert len(pictures) == 15
+    assert len(pictures) == 16
     assert all(re.match(r"\w.+: .+ .+", picture["alt"]) for picture in pictures)
     drawn = charts(PAGES["offline"])
     assert all("prefers-color-scheme:dark" in svg and "var(--c" in svg for svg in drawn)

@@ -110,6 +110,8 @@ class RunEvidence:
     judging: Mapping[str, Any] = field(default_factory=dict)
     """What was asked of endpoints, by the judge's name: asked, kept (from the cache), retried, prompt_tokens, completion_tokens,
     uncounted, soft, cost (None without prices), failed. Of a run that was resumed: since it was."""
+    factors: dict[str, list[float]] | None = None
+    """By factor, how much more of it the chosen of each held-out pair has than the rejected; counted, so no text is in it."""
     seconds: float = 0.0
     stopped_by: str | None = None
     """None for a run that ended by itself; else the sentence it was stopped with, or "interrupted"."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any, Literal
 
 import numpy as np
@@ -14,13 +15,14 @@ from scipy import stats
 
 from penchant.errors import Refusal
 from penchant.evaluation.comparisons import Comparison
+from penchant.evaluation.evidence import SampleEvidence
 from penchant.evaluation.factors import Factor, differences
-from penchant.evaluation.statistics import Difference, Estimate, holm, resampled
+from penchant.evaluation.statistics import RESAMPLES, Difference, Estimate, holm, resampled
+from penchant.feedback.records import Row, as_text
 
 Ties = Literal["wmt14", "tau_b", "drop"]
 Floats = NDArray[np.float64]
 
-RESAMPLES = 1000
 REFITS = 200
 """Draws of the logistic fit, each of which is fitted anew."""
 
@@ -98,13 +100,13 @@ def profile(
     ties: Ties = "wmt14",
     *,
     resamples: int = RESAMPLES,
+    refits: int = REFITS,
 ) -> Profile:
     """The profile of who made these comparisons: `p` above ½ prefers a. Factors are ours where none are given; a factor that a
     judge scores is a Factor like any other. Intervals draw prompts."""
     pref = [c.p - 0.5 for c in comparisons]
-    return profile_of(
-        pref, differences(comparisons, factors), [c.prompt for c in comparisons], agent, ties, resamples=resamples
-    )
+    prompts = [c.prompt for c in comparisons]
+    return profile_of(pref, differences(comparisons, factors), prompts, agent, ties, resamples=resamples, refits=refits)
 
 
 def profile_of(
@@ -115,13 +117,15 @@ def profile_of(
     ties: Ties = "wmt14",
     *,
     resamples: int = RESAMPLES,
+    refits: int = REFITS,
 ) -> Profile:
-    """The same from numbers: the sign of `pref` says who is preferred, `factors` how much more of each a has than b."""
+    """The same from numbers: the sign of `pref` says who is preferred, `factors` how much more of each a has than b. Without
+    refits no partial effects are looked for."""
     kept = [i for i, p in enumerate(pref) if p != 0]
     p = np.sign(np.array([pref[i] for i in kept], dtype=np.float64))
     by = [i if groups is None else groups[i] for i in kept]
     table = {name: np.array([values[i] for i in kept], dtype=np.float64) for name, values in factors.items()}
-    partial = partial_effects(p, table, by)
+    partial = partial_effects(p, table, by, refits=refits) if refits else dict.fromkeys(table)
     found, told = {}, {name: counts(p.tolist(), x.tolist()) for name, x in table.items()}
     for name, x in table.items():
         both = p * np.sign(x)
@@ -185,4 +189,44 @@ def agreement(one: Mapping[str, float], other: Mapping[str, float]) -> Agreement
     if len(names) < 2 or not np.ptp(a) or not np.ptp(b):
         return Agreement(math.nan, math.nan, math.nan, len(names))
     found: list[Any] = [stats.spearmanr(a, b), stats.kendalltau(a, b), stats.pearsonr(a, b)]
-    return Agreement(*(float(one.statistic) for one in found), len(names))
+    spearman, kendall, pearson = (float(one.statistic) for one in found)
+    return Agreement(spearman, kendall, pearson, len(names))
+
+
+# Agents --------------------------------------------------------------------------------------------
+
+
+def by_labels(rows: Sequence[Row]) -> list[Comparison]:
+    """Who gave the preferences of a data set of pairs: chosen over rejected, by `strength` where a row has one."""
+    return [
+        Comparison(as_text(r.prompt), "chosen", "rejected", 1.0 if r.strength is None else r.strength, *r.responses)
+        for r in rows
+        if r.kind == "pairs"
+    ]
+
+
+def by_generation(before: SampleEvidence, after: SampleEvidence) -> list[Comparison]:
+    """A model that was trained, as it writes: its answers after, preferred over its answers before to the same prompt with the
+    same seed. What differs is what it writes more of."""
+    return [
+        Comparison(prompt, "after", "before", 1.0, new, old)
+        for prompt, now, then in zip(after.prompts, after.texts, before.texts, strict=True)
+        for new, old in zip(now, then, strict=False)
+        if new or old
+    ]
+
+
+def by_score(samples: SampleEvidence, what: Literal["judge", "logp", "logp per token"] = "judge") -> list[Comparison]:
+    """A judge, or the model itself by the probability it gives its answers: of every two answers to a prompt the one of the
+    higher score is preferred. Answers that could not be judged are left out."""
+    found = []
+    for i, (prompt, texts) in enumerate(zip(samples.prompts, samples.texts, strict=True)):
+        if what == "judge":
+            scores: Sequence[float | None] = samples.scores[i] if samples.scores is not None else [None] * len(texts)
+        else:
+            tokens = samples.lengths[i] if what == "logp per token" else [1] * len(texts)
+            scores = [p / max(n, 1) for p, n in zip(samples.logp[i], tokens, strict=True)]
+        for (a, x), (b, y) in combinations(zip(texts, scores, strict=True), 2):
+            if x is not None and y is not None:
+                found.append(Comparison(prompt, "one", "other", 0.5 + 0.5 * ((x > y) - (x < y)), a, b))
+    return found

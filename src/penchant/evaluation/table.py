@@ -105,7 +105,7 @@ def _pairs(before: PairEvidence, after: PairEvidence, resamples: int) -> list[Ro
     plain = "Share of pairs whose chosen response is the more probable one: where the model stands. Losses seldom turn it."
     fall = "A small fall of both is usual for losses on pairs; a large fall of the chosen is not."
     ranked = [ranking_hits(e) for e in (before, after)]
-    turned = difference(*ranked, groups, resamples=resamples)
+    turned = difference(ranked[0], ranked[1], groups, resamples=resamples)
     rows.append(
         Row(
             "ranking accuracy on unseen pairs",

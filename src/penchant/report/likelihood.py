@@ -34,5 +34,5 @@ def charts(evidence: RunEvidence) -> list[Chart]:
     made = []
     for top, title, axis in wanted:
         curves = [Curve(f"{top}/chosen", "chosen", kind="eval"), Curve(f"{top}/rejected", "rejected", ORANGE, "eval")]
-        made.append(lined(evaluations, title, axis, curves))
+        made.append(lined(evidence.history, title, axis, curves))
     return [chart for chart in made if chart is not None]

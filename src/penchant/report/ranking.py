@@ -40,8 +40,8 @@ def said(found: RankingReport) -> tuple[str, ...]:
         f"reference in {found.reference.percent()}; by means per token in {found.accuracy_per_token.percent()} and "
         f"{found.reference_per_token.percent()}.",
         f"A policy trained to the optimum would reach {percent(best.median)} (median over β from {number(min(best.by_beta))} to "
-        f"{number(max(best.by_beta))}; {percent(best.low)} to {percent(best.high)}), three of four raters agreeing: it is "
-        f"{found.gap.percent(signed=True).replace(' %', ' points', 1)} away.",
+        f"{number(max(best.by_beta))}; {percent(best.low)} to {percent(best.high)}), three of four raters agreeing: "
+        f"{found.gap.percent(signed=True).replace(' %', ' points', 1)} against this model.",
     ]
     if found.flippable is not None and found.flipped is not None:
         sentences.append(
@@ -85,7 +85,10 @@ def charts(found: RankingReport) -> list[Chart]:
                 some = picked[here[picked]]
                 if len(some):
                     axes.scatter(c[some], values[some], s=9, color=colour, alpha=0.6, linewidths=0, label=word)
+            low, high = float(values.min()), float(values.max())
+            room = 0.25 * max(high - low, 1e-3)
             axes.plot(ends, line(ends), color=INK, linewidth=1.3, label=name)
+            axes.set_ylim(low - room, high + room)  # the line may leave the picture; no pair does
 
         return paint
 

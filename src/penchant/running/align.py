@@ -142,7 +142,7 @@ class Alignment:
         else:
             assert judge is not None
             source = FromRounds(prepared.prompts, judge, anchors, self.settings, self.folder)
-        begun = replace(before, settings=asked, choices=chosen, data=prepared.about)
+        begun = replace(before, settings=asked, choices=chosen, data=prepared.about, factors=prepared.held_factors)
         try:
             stopped = self._train(loaded, source, scorer, measure, prepared, precision)
         except StoppedRun as error:

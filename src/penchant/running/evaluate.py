@@ -27,7 +27,7 @@ from penchant.rollouts import contexts_of
 from penchant.running.judging import ready
 from penchant.running.measure import Measure, reference_cache
 from penchant.running.models import Models
-from penchant.running.prepare import held_lists_of
+from penchant.running.prepare import factors_of, held_lists_of
 from penchant.running.voice import Voice
 
 
@@ -90,6 +90,7 @@ def evaluate(
         pairs_after=after.pairs(pairs, "pairs"),
         lists_after=after.lists(lists, "lists"),
         samples_after=after.samples(prompts),
+        factors=None if pairs is None else factors_of(rows, pairs.numbers),
         seconds=time.perf_counter() - started,
     )
     if after.judge is not None:

@@ -12,6 +12,8 @@ from penchant.domains.base import Domain, Encoded
 from penchant.engine.settings import Settings
 from penchant.engine.sources import EVERYONE
 from penchant.errors import Refusal
+from penchant.evaluation.factors import differences
+from penchant.evaluation.profile import by_labels
 from penchant.feedback import Goals, Source, convert, open_source, relabel, split
 from penchant.feedback.records import Accounting, Kind, Row
 from penchant.objectives.base import Objective, kinds_of, weighs
@@ -36,6 +38,8 @@ class Prepared:
     """Prompts to sample in rounds; empty for a run on a file."""
     held_pairs: Encoded | None
     """Pairs whose prompts are not trained on; None where the data has no pairs."""
+    held_factors: dict[str, list[float]] | None
+    """How the two sides of these pairs differ, by factor, in their order."""
     held_lists: Encoded | None
     """The held-out rows as they are, where they are lists."""
     held_prompts: tuple[Context, ...]
@@ -120,7 +124,8 @@ def prepare(
     }
     speaks = objective.needs.head == "lm"  # a reward model answers nothing
     held_prompts = tuple(contexts_of(held_rows))[: settings.sample_prompts] if speaks else ()
-    return Prepared(encoded, prompts, held_pairs, held_lists, held_prompts, about, tuple(notes))
+    factors = None if held_pairs is None else factors_of(held_rows, held_pairs.numbers)
+    return Prepared(encoded, prompts, held_pairs, factors, held_lists, held_prompts, about, tuple(notes))
 
 
 def held_share(held_out: float) -> float | int:
@@ -179,6 +184,14 @@ def _held_pairs(rows: Sequence[Row], domain: Domain) -> Encoded | None:
         return None
     encoded = domain.encode(rows if rows[0].kind == "pairs" else convert(rows, "pairs"))
     return encoded if len(encoded) else None
+
+
+def factors_of(rows: Sequence[Row], numbers: Sequence[int]) -> dict[str, list[float]] | None:
+    """What can be counted of pairs of these row numbers; None of rows that are lists."""
+    if not rows or rows[0].kind != "pairs":
+        return None
+    by_number = {row.number: row for row in rows}
+    return differences(by_labels([by_number[number] for number in numbers]))
 
 
 def held_lists_of(rows: Sequence[Row], domain: Domain) -> Encoded | None:

@@ -1,0 +1,53 @@
+"""Who prefers in a run: labels, the judge, the model as it writes and as it gives probability; and the page that shows them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from evidence_example import offline, samples
+from penchant.evaluation.profile import by_generation, by_labels, by_score, profile
+from penchant.feedback import open_source
+from penchant.report.profile import LABELS, TRAINING, WRITING, profile_section, profiles
+
+
+def test_labels_prefer_the_chosen_by_their_strength():
+    rows = [{"prompt": "?", "chosen": "a b", "rejected": "a", "strength": s} for s in (1.0, 0.5, 0.2)]
+    found = by_labels(list(open_source(rows)))
+    assert [(c.p, c.text_a, c.text_b) for c in found] == [(1.0, "a b", "a"), (0.5, "a b", "a"), (0.2, "a b", "a")]
+    score = profile(found).scores["length"]
+    assert (score.concordant, score.discordant) == (1, 1)  # the tie is left out
+
+
+def test_a_model_that_writes_more_friendly_answers_is_seen_to():
+    found = profile(by_generation(samples("plain"), samples("warm", seed=2)), refits=0)
+    assert found.n == 56 and found.scores["sentiment"].sure
+    assert found.vector["sentiment"] > 0.8
+
+
+def test_a_judge_prefers_of_every_two_answers_that_it_could_judge():
+    given = replace(samples("plain", count=3), scores=[[1.0, None, 0.5]] + [[0.5, 0.5, 0.5]] * 13)
+    found = by_score(given)
+    assert len(found) == 1 + 3 * 13 and found[0].p == 1.0 and {c.p for c in found[1:]} == {0.5}
+    own = by_score(given, "logp per token")
+    means = [p / n for p, n in zip(given.logp[0], given.lengths[0], strict=True)]
+    assert [c.p for c in own[:3]] == [float(np.sign(means[a] - means[b]) / 2 + 0.5) for a, b in ((0, 1), (0, 2), (1, 2))]
+
+
+def test_the_page_holds_labels_against_what_training_moved():
+    run = offline()
+    assert [one.agent for one in profiles(run)] == [LABELS, TRAINING, WRITING]
+    part = profile_section(run)
+    assert part is not None and part.tables[0].rows[0][0] == "Sentiment" and "★" in part.tables[0].rows[0][1]
+    assert len(part.charts) == 1 and "250 pairs" in part.said[0]
+    assert profile_section(replace(run, factors=None, samples_after=None)) is None
+
+
+@pytest.mark.parametrize("texts", ["kept", "left out"])
+def test_a_run_without_texts_still_knows_what_its_pairs_differ_in(texts: str):
+    from penchant.evaluation.evidence import without_texts
+
+    run = offline() if texts == "kept" else without_texts(offline())
+    assert [one.agent for one in profiles(run)][:2] == [LABELS, TRAINING]
