@@ -106,6 +106,6 @@ def charts(found: list[Profile]) -> list[Chart]:
         axes.set_xlim(-edge, edge)
         axes.set_ylim(-edge, edge)
 
-    said = "; ".join(f"{names[i]} {figure(x[i], '+.2f')} → {figure(y[i], '+.2f')}" for i in far)
+    said = "; ".join(f"{names[i]} {figure(float(x[i]), '+.2f')} → {figure(float(y[i]), '+.2f')}" for i in far)
     caption = f"{said}. On the dotted line training prefers as the labels do."
     return [draw("Training against labels", caption, "τ of the labels", "τ of what training moved", paint)]
