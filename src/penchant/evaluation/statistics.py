@@ -174,7 +174,7 @@ def resampled(
     """Any number that is made of column sums: `statistic` takes sums [..., columns] and gives [...]. p is of its being 0."""
     sums = _by_group(columns, groups)
     value, draws = _bootstrap(sums, statistic, resamples)
-    low, high = _interval(value, draws, len(sums), level)
+    low, high = percentiles(value, draws, len(sums), level)
     return Difference(value, low, high, len(columns[0]), _p(value, draws, len(sums)))
 
 
