@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from evidence_example import offline, samples
+from penchant.cli import main
 from penchant.evaluation.profile import by_generation, by_labels, by_score, profile
 from penchant.feedback import open_source
 from penchant.report.profile import LABELS, TRAINING, WRITING, profile_section, profiles
@@ -51,3 +54,21 @@ def test_a_run_without_texts_still_knows_what_its_pairs_differ_in(texts: str):
 
     run = offline() if texts == "kept" else without_texts(offline())
     assert [one.agent for one in profiles(run)][:2] == [LABELS, TRAINING]
+
+
+def test_the_command_prints_the_profile_of_labels_and_of_a_judge(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    rows = [{"prompt": f"p{i}", "chosen": "what a lovely day " * (i % 3 + 1), "rejected": "it is bad"} for i in range(24)]
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("\n".join(json.dumps(row) for row in rows))
+    assert main(["evaluate", str(file), "--profile", "--judge", "vader"]) == 0
+    said = capsys.readouterr().out
+    assert (
+        "labels (n = 24)" in said
+        and "vader (n = 24)" in said
+        and "sentiment" in said
+        and "0 pairs could not be judged" in said
+    )
+    assert main(["evaluate", str(file), "--profile", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["profiles"]["labels"]["scores"]["sentiment"]["tau"]["value"] == 1.0 and told["agreement"] is None
+    assert main(["evaluate", str(file), "--profile", "--data", "x"]) == 2

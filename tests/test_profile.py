@@ -13,7 +13,6 @@ from penchant.errors import Refusal
 from penchant.evaluation.comparisons import Comparison
 from penchant.evaluation.factors import FACTORS, differences, flesch, syllables
 from penchant.evaluation.profile import agreement, counts, profile, profile_of, tau
-from penchant.evaluation.statistics import holm
 
 PREF, FAC = (1, 1, -1, 1, -1, 1, 0), (1, 0, -1, -1, 1, 1, 1)
 signs = st.lists(st.tuples(st.sampled_from([-1, 0, 1]), st.integers(-3, 3)), min_size=1, max_size=20)
@@ -81,11 +80,6 @@ def test_pairs_of_one_prompt_are_drawn_together():
     wide = [one.scores["f"].tau for one in (apart, together)]
     assert all(one is not None and one.value == 0 for one in wide)
     assert wide[1].high - wide[1].low > wide[0].high - wide[0].low  # type: ignore[union-attr]
-
-
-def test_holm_holds_every_p_against_all():
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([]) == [] and holm([0.9, 0.8]) == [1.0, 1.0]
 
 
 def test_the_factors_count_what_they_say():

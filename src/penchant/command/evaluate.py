@@ -16,13 +16,16 @@ if TYPE_CHECKING:
 
 SUMMARY = "judge a finished run again, or a model on unseen data"
 
-USAGE = "penchant evaluate RUN [--no-samples] | MODEL --reference MODEL --data DATA [settings]"
+USAGE = (
+    "penchant evaluate RUN [--no-samples] | MODEL --reference MODEL --data DATA [settings] | DATA --profile [--judge JUDGE]"
+)
 
 EXAMPLES = """\
 examples:
   penchant evaluate runs/first
   penchant evaluate runs/first/model --reference smollm2 --data unseen.jsonl
   penchant evaluate runs/online/model --reference smollm2 --data prompts.jsonl --judge vader
+  penchant evaluate pairs.jsonl --profile --judge vader
 
 A run is judged from its evidence alone, without its model, and its verdict and report are written anew. Exit code 1 where
 the verdict says it did not work."""
@@ -43,6 +46,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", metavar="RUN_OR_MODEL", help="a finished run's output folder, or a model")
     parser.add_argument("--no-samples", action="store_true", help="leave texts of data and model out of the report")
     parser.add_argument("--json", action="store_true", help="print the verdict as JSON")
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="say what the preferences of a file of pairs go with, and a judge's beside them",
+    )
     model = parser.add_argument_group("a model on unseen data")
     model.add_argument("--reference", metavar="MODEL", help="the model it came from, to compare with")
     model.add_argument("--data", metavar="DATA", help="pairs, lists or prompts neither was trained on")
@@ -57,6 +65,13 @@ def run(arguments: argparse.Namespace) -> int:
     from penchant.command.flags import given
     from penchant.engine.settings import Settings
 
+    if arguments.profile:
+        from penchant.command.profiling import show
+
+        other = [name for name in ("reference", "data", "objective") if vars(arguments)[name] is not None]
+        if other:
+            raise Refusal(f"--profile reads the file that is named first, with --judge or without; leave --{other[0]} out.")
+        return show(arguments.what, arguments.judge, arguments.json)
     asked = {name: vars(arguments)[name] for name in ("reference", "data", "objective", "judge")}
     settings = Settings.of(given(arguments, Settings))
     if arguments.data is None:

@@ -17,7 +17,8 @@ from penchant.errors import Refusal
 from penchant.evaluation.comparisons import Comparison
 from penchant.evaluation.evidence import SampleEvidence
 from penchant.evaluation.factors import Factor, differences
-from penchant.evaluation.statistics import RESAMPLES, Difference, Estimate, holm, resampled
+from penchant.evaluation.significance import holm
+from penchant.evaluation.statistics import RESAMPLES, Difference, Estimate, resampled
 from penchant.feedback.records import Row, as_text
 
 Ties = Literal["wmt14", "tau_b", "drop"]

@@ -175,16 +175,7 @@ def resampled(
     sums = _by_group(columns, groups)
     value, draws = _bootstrap(sums, statistic, resamples)
     low, high = percentiles(value, draws, len(sums), level)
-    return Difference(value, low, high, len(columns[0]), _p(value, draws, len(sums)))
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """Each p held against all of them (Holm 1979), in the order given: below 5 % for one is below 5 % for the family."""
-    order, out, least = sorted(range(len(p)), key=lambda i: p[i]), [0.0] * len(p), 0.0
-    for rank, i in enumerate(order):
-        least = max(least, min(1.0, (len(p) - rank) * p[i]))
-        out[i] = least
-    return out
+    return Difference(value, low, high, len(columns[0]), chance(value, draws, len(sums)))
 
 
 def wilson(k: float, n: float, level: float = LEVEL) -> tuple[float, float]:
