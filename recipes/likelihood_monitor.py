@@ -3,10 +3,11 @@
 Claim     Entropy and mass of the most probable tokens turn before or when the quality of what is generated does, so they say when
           to stop.
 Source    Shi et al. 2024, arXiv 2410.11677, on Command R 7B and 35B; the alarm's rule is ours.
-Run       A log-linear policy (20 features) on 60 prompts of 40 answers, true utilities linear in the features plus noise; 3 pairs a prompt on 40 prompts, drawn from the start policy and labelled by Bradley-Terry at
-          temperature 2 (so about a third are wrong); Adam 0.02, 300 steps of all pairs, looked at every 6 on the 20 prompts that
-          were not learned from: exact utility, implicit accuracy on 60 pairs, mass and entropy of the ten most probable answers.
-          3 seeds. Budget: 120 CPU-seconds.
+Run       A log-linear policy (20 features) on 60 prompts of 40 answers, true utilities linear in the features plus noise; 3
+          pairs a prompt on 40 prompts, drawn from the start policy and labelled by Bradley-Terry at temperature 2 (so many are
+          wrong); Adam 0.02, 300 steps of all pairs, looked at every 6 on the 20 prompts that were not learned from: exact
+          utility, implicit accuracy on 60 pairs, mass and entropy of the ten most probable answers. 3 seeds. Budget: 120
+          CPU-seconds.
 Showed    Not here. The entropy is highest at step 30 [15, 45] under DPO at β = 0.1 and the alarm goes off in every seed, at 98
           [75, 121]; but the utility goes on rising to 1.60 [1.51, 1.69] at step 268 [130, 406] and ends at 1.54 [1.21, 1.88].
           Where the alarm says to stop it is 0.79 [−0.34, 1.91]. At β = 0.01 alike (0.93 at best, 0.30 at the alarm's step); at

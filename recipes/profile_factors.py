@@ -32,31 +32,10 @@ from penchant.objectives import DPO
 from penchant.rewards.ngrams import words
 
 PROMPTS, ANSWERS, LEARNED, PAIRS = 60, 8, 40, 200
-COMMON = [
-    "the",
-    "a",
-    "cat",
-    "sat",
-    "on",
-    "mat",
-    "and",
-    "then",
-    "went",
-    "home",
-    "to",
-    "eat",
-    "some",
-    "bread",
-    "with",
-    "milk",
-    "while",
-    "rain",
-    "fell",
-    "over",
-    "old",
-    "green",
-    "hills",
-]
+COMMON = (
+    *("the", "a", "cat", "sat", "on", "mat", "and", "then", "went", "home", "to"),
+    *("eat", "some", "bread", "with", "milk", "while", "rain", "fell", "over", "old", "green", "hills"),
+)
 KEYWORD = Factor("keyword", "The word river.", lambda _, y: float("river" in words(y)))
 USED = (
     *(f for f in FACTORS if f.name in ("length", "lists", "questions", "numbers", "varied words", "repetition")),

@@ -9,8 +9,8 @@ Run       A free policy on 11 topics of 10 prompts; an answer is one of three st
           0.05 on all pairs. Stances are exact probabilities, no judge. 3 seeds. Budget: 60 CPU-seconds.
 Showed    With a value gap of 1, M(support) is +0.60 [0.55, 0.65] for DPO and +0.45 [0.41, 0.49] for SimPO; η is 1.00, for both
           still move at the end. With a gap of exactly 0 it is not near 0: +0.13 [0.10, 0.16] and +0.09 [0.05, 0.12], taken from
-          neutral (−0.28 and −0.19): where a pair's sides share a rare stance, the chosen rises more than the rejected falls. So
-          a gap of 0 predicts a fifth of the drift, not none; the order DPO > SimPO held in both. 15 CPU-seconds.
+          neutral (−0.28 and −0.19): probably since a pair of a rare stance lifts its chosen by more than it lowers its
+          rejected. With a gap of 0 a fifth of the drift remains; DPO > SimPO held in both. 15 CPU-seconds.
 
     python recipes/value_drift.py
 """
