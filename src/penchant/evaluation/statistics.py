@@ -160,7 +160,7 @@ def correlation(
         return np.clip(np.where(spread > 0, (xy - n * mx * my) / np.sqrt(np.where(spread > 0, spread, 1.0)), 0.0), -1, 1)
 
     value, draws = _bootstrap(sums, r, resamples)
-    return Estimate(value, *_interval(value, draws, len(sums), level), len(x))
+    return Estimate(value, *percentiles(value, draws, len(sums), level), len(x))
 
 
 def resampled(
