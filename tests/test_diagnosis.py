@@ -6,7 +6,10 @@ from __future__ import annotations
 import json
 import math
 import random
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +23,14 @@ from penchant.evaluation.diagnosis.structure import circles, contradictions
 from penchant.feedback import open_source
 from penchant.objectives.reader import read
 from penchant.report.diagnosis import render
-from planted import preferences
+
+Made = Callable[..., tuple[list[dict[str, Any]], set[int]]]
+
+
+@pytest.fixture
+def made(recipe: Callable[[str], ModuleType]) -> Made:
+    """Preferences with planted faults."""
+    return recipe("planted_faults").preferences
 
 
 def pair(prompt: str, chosen: str, rejected: str, **more: object) -> dict[str, object]:
@@ -171,8 +181,8 @@ def test_people_who_answer_the_same_vouch_for_each_other() -> None:
     assert [one.contrary for one in found] == [True, False, False, False]
 
 
-def test_a_contrary_annotator_is_found_without_any_overlap() -> None:
-    rows, turned = preferences(1200, 0, flip={"ann": 0.05, "bob": 0.05, "cy": 0.95, "dee": 0.05})
+def test_a_contrary_annotator_is_found_without_any_overlap(made: Made) -> None:
+    rows, turned = made(1200, 0, flip={"ann": 0.05, "bob": 0.05, "cy": 0.95, "dee": 0.05})
     found = diagnose(open_source(rows))
     assert [one.name for one in found.people if one.contrary] == ["cy"]
     suspects = {one.row for one in found.suspects}
@@ -180,8 +190,8 @@ def test_a_contrary_annotator_is_found_without_any_overlap() -> None:
     assert any("Consensus" in one.objective for one in found.advice)
 
 
-def test_turned_labels_are_counted_and_named_and_the_rate_goes_into_the_advice() -> None:
-    rows, turned = preferences(2500, 3, flip=0.2, surely=8.0)
+def test_turned_labels_are_counted_and_named_and_the_rate_goes_into_the_advice(made: Made) -> None:
+    rows, turned = made(2500, 3, flip=0.2, surely=8.0)
     found = diagnose(open_source(rows))
     assert found.noise is not None and found.noise.found
     assert found.noise.rate.low <= len(turned) / 2500 <= found.noise.rate.high
@@ -191,18 +201,18 @@ def test_turned_labels_are_counted_and_named_and_the_rate_goes_into_the_advice()
     assert diagnose(open_source(rows)).to_json() == found.to_json()  # the seed decides
 
 
-def test_clean_labels_raise_no_alarm() -> None:
-    rows, _ = preferences(1500, 5, surely=8.0)
+def test_clean_labels_raise_no_alarm(made: Made) -> None:
+    rows, _ = made(1500, 5, surely=8.0)
     found = diagnose(open_source(rows))
     assert [point.about for point in found.points if point.word in ("wrong", "look")] == []
     assert found.noise is not None and found.noise.at_most < 0.1 and len(found.suspects) < 15
     assert [one.objective for one in found.advice] == ["DPO(beta=0.1)"]
 
 
-def test_a_length_shortcut_is_named() -> None:
-    rows, _ = preferences(600, 1, surely=0.5, length=0.4)
+def test_a_length_shortcut_is_named(made: Made) -> None:
+    rows, _ = made(600, 1, surely=0.5, length=0.4)
     found = diagnose(open_source(rows))
-    assert found.shortcuts[0].name == "longer" and found.shortcuts[0].strong
+    assert "longer" in [one.name for one in found.shortcuts if one.strong]
     assert {"LNDPO(beta=1.1)", "SimPO(beta=2.5)"} <= {one.objective for one in found.advice}
 
 
@@ -279,8 +289,8 @@ def test_every_expression_it_can_advise_is_read() -> None:
         read(expression)
 
 
-def test_the_page_shows_doubtful_texts_escaped_and_json_shows_none(tmp_path: Path) -> None:
-    rows, _ = preferences(900, 2, flip={"ann": 0.02, "<b>bob</b>": 0.9, "cy": 0.02}, surely=8.0)
+def test_the_page_shows_doubtful_texts_escaped_and_json_shows_none(made: Made, tmp_path: Path) -> None:
+    rows, _ = made(900, 2, flip={"ann": 0.02, "<b>bob</b>": 0.9, "cy": 0.02}, surely=8.0)
     for row in rows:
         row["prompt"] += " <script>alert(1)</script>"
     found = diagnose(open_source(rows))
@@ -289,8 +299,8 @@ def test_the_page_shows_doubtful_texts_escaped_and_json_shows_none(tmp_path: Pat
     assert found.suspects and "script" not in json.dumps(found.to_json()) and "script" not in "\n".join(found.lines())
 
 
-def test_check_deep_says_it_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows, _ = preferences(900, 2, flip={"ann": 0.02, "bob": 0.9, "cy": 0.02}, surely=8.0)
+def test_check_deep_says_it_all(made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows, _ = made(900, 2, flip={"ann": 0.02, "bob": 0.9, "cy": 0.02}, surely=8.0)
     train, test = tmp_path / "train.jsonl", tmp_path / "test.jsonl"
     train.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     test.write_text("\n".join(map(json.dumps, [rows[4], pair("an unseen question", "a", "b")])), encoding="utf-8")
@@ -331,3 +341,14 @@ def test_measures_count_what_they_are_called() -> None:
     assert found["longer"] == len(said) and found["more lists"] == 3 and found["more markdown"] == 2
     assert found["refuses"] == 1 and found["more polite"] == 1 and found["more questions"] == 1
     assert found["more of the prompt's words"] == 0.5 and found["speaks of itself"] == 1
+
+
+def test_the_recipe_of_planted_faults_starts(recipe: Callable[[str], ModuleType]) -> None:
+    module = recipe("planted_faults")
+    found = module.synthetic(0.1, 0, 300)
+    assert found["bounded"] == 1 and 0 <= found["precision"] <= 1
+    rows, wrong = module.preferences(200, 0)
+    assert not wrong
+    again, wrong = module.turned(rows, 0.5, 0)
+    assert all((row != other) == (k in wrong) for k, (row, other) in enumerate(zip(rows, again, strict=True), 1))
+    assert module.others(0, 120)["leak recall"] >= 0.9

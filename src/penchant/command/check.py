@@ -91,7 +91,7 @@ def _shown(found: Diagnosis, count: int) -> list[str]:
     """The most doubtful rows with their texts, which were asked for."""
     out = []
     for one in found.suspects[:count]:
-        out.append(f"  row {one.row}, wrong with probability {one.doubt:.2f}")
+        out.append(f"  row {one.row}, wrong with probability {min(one.doubt, 0.99):.2f}")
         texts = (
             ("prompt", one.comparison.prompt),
             ("chosen", one.comparison.chosen),

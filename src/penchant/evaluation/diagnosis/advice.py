@@ -60,7 +60,11 @@ def unequal(people: tuple[Annotator, ...]) -> bool:
 
 def advise(grounds: Grounds) -> list[Advice]:
     """What fits the data, the most pressing first."""
-    return [*_of_labels(grounds), *_of_data(grounds), *_of_shape(grounds)]
+    out = [*_of_labels(grounds), *_of_data(grounds), *_of_shape(grounds)]
+    if grounds.kind == "pairs" and not any(one.objective for one in out):
+        because = "No finding speaks against it."
+        out.append(Advice("Nothing here asks for more than the plain loss.", "DPO(beta=0.1)", because))
+    return out
 
 
 def _of_labels(grounds: Grounds) -> Iterator[Advice]:
@@ -131,8 +135,3 @@ def _of_shape(grounds: Grounds) -> Iterator[Advice]:
     if grounds.unsure and grounds.kind == "pairs":
         because = f"{grounds.unsure:,} rows carry a strength below 1, which DPO does not read."
         yield Advice("Use how sure each preference is.", "OSP(beta=0.1)", because)
-    clean = grounds.noise is None or not grounds.noise.found
-    if grounds.kind == "pairs" and clean and not unequal(grounds.people) and grounds.close < CLOSE and not grounds.unsure:
-        yield Advice(
-            "Nothing here asks for more than the plain loss.", "DPO(beta=0.1)", "No finding above speaks against it."
-        )

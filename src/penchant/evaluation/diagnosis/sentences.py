@@ -151,7 +151,7 @@ def _by_people(found: Diagnosis) -> Estimate:
 
 
 def _people(found: Diagnosis) -> Iterator[Point]:
-    if found.shared is not None:
+    if found.shared is not None and found.shared[0] >= 20:
         answers, agreement = found.shared
         said = f"People who answered the same question agree in {agreement:.0%} of {answers:,} pairs of answers."
         yield Point("people", "look" if agreement < 0.75 else "fine", said)
@@ -214,9 +214,7 @@ def _leaks(found: Diagnosis) -> Iterator[Point]:
             yield Point("leaks", "fine", f"None of {found.held_out:,} held-out prompts stands among the training prompts.")
     if found.twins:
         rows = tuple(one.row for one in found.twins)
-        said = (
-            f"{len(rows):,} prompts are nearly the same as an earlier one; a split by prompt would not keep them together."
-        )
+        said = f"Prompts nearly the same as an earlier one: {len(rows):,}. A split by prompt would not keep them together."
         yield Point("near prompts", "look", said, _rows(rows), rows)
     else:
         yield Point("near prompts", "fine", "No two different prompts are nearly the same.")
