@@ -18,6 +18,7 @@ Showed    With a value gap of 1, M(support) is +0.60 [0.55, 0.65] for DPO and +0
 from __future__ import annotations
 
 from copy import deepcopy
+from functools import partial
 from typing import Literal
 
 import finite
@@ -95,7 +96,7 @@ def run(objective: Objective, kind: Literal["style", "stance"], seed: int) -> di
 
 
 def value_drift(seeds: int = 3) -> Study:
-    arms = {name: lambda seed, o=objective, k=kind: run(o, k, seed) for name, (objective, kind) in ARMS.items()}
+    arms = {name: partial(run, objective, kind) for name, (objective, kind) in ARMS.items()}
     return study(arms, range(seeds))
 
 

@@ -21,8 +21,7 @@ def show(data: str, judge: str | None, as_json: bool) -> int:
     """Prints the profiles; always 0, for a profile is no verdict."""
     from penchant.evaluation.profile import agreement, by_labels, profile
     from penchant.feedback import open_source
-    from penchant.rewards import load_judge
-    from penchant.rewards.base import Comparer, Judge
+    from penchant.rewards import Asking, load_judge
 
     source = open_source(data, bad_rows="drop")
     if source.kind != "pairs":
@@ -34,7 +33,7 @@ def show(data: str, judge: str | None, as_json: bool) -> int:
     found, failed = [profile(labelled, "labels")], 0
     if judge is not None:
         who = load_judge(judge)
-        if not isinstance(who, Judge | Comparer):
+        if isinstance(who, Asking):
             raise Refusal(
                 f"the judge {judge!r} needs a model to ask, which only a run has; name one that scores or compares."
             )
@@ -55,16 +54,16 @@ def show(data: str, judge: str | None, as_json: bool) -> int:
 
 def by(judge: Judge | Comparer, comparisons: Sequence[Comparison]) -> list[Comparison]:
     """The same pairs as this judge prefers; what it cannot judge is left out."""
-    from penchant.rewards.base import Context, Judge
+    from penchant.rewards.base import Comparer, Context
     from penchant.rewards.compare import both_ways
 
     contexts = [Context(c.prompt) for c in comparisons]
     a, b = [c.text_a for c in comparisons], [c.text_b for c in comparisons]
-    if isinstance(judge, Judge):
+    if isinstance(judge, Comparer):
+        said = both_ways(judge, contexts, a, b).tolist()
+    else:
         gap = (judge(contexts, a).total.double() - judge(contexts, b).total.double()).tolist()
         said = [x if math.isnan(x) else 0.5 + 0.5 * ((x > 0) - (x < 0)) for x in gap]
-    else:
-        said = both_ways(judge, contexts, a, b).tolist()
     return [replace(c, p=p, judge=judge.name) for c, p in zip(comparisons, said, strict=True) if not math.isnan(p)]
 
 
