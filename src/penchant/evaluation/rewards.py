@@ -1,10 +1,10 @@
 """How good a reward model is on pairs: how many it puts in order, how many it leaves tied, and how much of that is length. It reads
-plain numbers; that predicted and true shares agree is asked by calibration.py."""
+plain numbers; calibration.py asks whether stated and true shares agree, rewardbench.py has that benchmark's own figures."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from penchant.evaluation.statistics import RESAMPLES, Estimate, correlation, share
@@ -51,14 +51,6 @@ def by_subset(
         name: reward_accuracy(pick(chosen, at), pick(rejected, at), None if groups is None else pick(groups, at))
         for name, at in rows.items()
     }
-
-
-def section_score(accuracy: Mapping[str, float], counts: Mapping[str, float]) -> float:
-    """RewardBench's score of a section: Σ accuracy · count / Σ count over its subsets, with its own fixed counts."""
-    missing = sorted(set(accuracy) ^ set(counts))
-    if missing or not accuracy:
-        raise ValueError(f"accuracies and counts must name the same subsets; {', '.join(missing) or 'none'} stand alone.")
-    return math.fsum(accuracy[name] * n for name, n in counts.items()) / math.fsum(counts.values())
 
 
 def length_matched(

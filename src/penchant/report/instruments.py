@@ -7,10 +7,16 @@ from penchant.evaluation.evidence import RunEvidence
 from penchant.report.likelihood import likelihood_section
 from penchant.report.profile import profile_section
 from penchant.report.ranking import ranking_section
+from penchant.report.reward import reward_section
 from penchant.report.sections import Section
 
 
 def instruments(evidence: RunEvidence) -> list[Section]:
     """The parts this run's evidence allows."""
-    made = (ranking_section(evidence), likelihood_section(evidence), profile_section(evidence))
+    made = (
+        reward_section(evidence),
+        ranking_section(evidence),
+        likelihood_section(evidence),
+        profile_section(evidence),
+    )
     return [part for part in made if part is not None]
