@@ -21,6 +21,7 @@ from penchant.command.recipe import ASKED, read_recipe
 from penchant.engine.settings import Settings
 from penchant.objectives.reader import read
 from penchant.rewards import Judge
+from penchant.running.grid import points, read_grid
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -84,12 +85,22 @@ def test_whole_examples_run_and_ask_align_for_what_it_takes(where: str, text: st
         asked.append(true.bind(*words, **named))
         return types.SimpleNamespace(verdict="learned", report="report.html")
 
+    compared: list[inspect.BoundArguments] = []
+    whole = inspect.signature(penchant.run.compare)
+
+    def compare(*words: object, **named: object) -> None:
+        compared.append(whole.bind(*words, **named))
+
     monkeypatch.setattr(penchant.run, "align", align)
+    monkeypatch.setattr(penchant.run, "compare", compare)
     namespace: dict[str, Any] = {}
     exec(compile(text, where, "exec"), namespace)
     if "train" in namespace:
         namespace["train"](*["smollm2"][: len(inspect.signature(namespace["train"]).parameters)])
-    assert len(asked) == text.count("pn.align(")
+    assert len(asked) == text.count("pn.align(") and len(compared) == text.count("pn.compare(")
+    for call in compared:
+        some = [read(one) if isinstance(one, str) else one for one in call.arguments["objectives"]]
+        assert points(some, call.arguments["grid"] or {}, Settings.of(call.arguments.get("settings", {})), "pairs")
     for call in asked:
         objective = call.arguments["objective"]
         assert isinstance(objective, penchant.Objective) and read(repr(objective)) == objective
@@ -108,7 +119,12 @@ def test_commands_in_the_documents_are_taken(where: str, line: str):
         assert not words or words[0] in cli.build()[1]
         return
     arguments = cli.parse(words)
-    if vars(arguments).get("objective") is not None:
+    if arguments.command == "compare":
+        from penchant.command.flags import given
+
+        some = [read(one) for one in arguments.objective]
+        assert points(some, read_grid(arguments.grid), Settings.of(given(arguments, Settings)), "pairs")
+    elif vars(arguments).get("objective") is not None:
         read(arguments.objective)
     if arguments.command == "align":
         from penchant.command.flags import given

@@ -90,7 +90,7 @@ def test_type_checkers_see_exactly_the_names_that_are_there():
     assert names == set(penchant.__all__)
 
 
-@pytest.mark.parametrize("name", ["aling", "torch", "compare"])
+@pytest.mark.parametrize("name", ["aling", "torch", "comapre"])
 def test_an_unknown_name_is_an_attribute_error_that_names_it(name: str):
     with pytest.raises(AttributeError, match=f"'penchant' has no attribute '{name}'"):
         getattr(penchant, name)

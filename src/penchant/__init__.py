@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from penchant.rewards.function import FunctionJudge
     from penchant.rewards.rules import LengthRepetition
     from penchant.rewards.vader import Vader
-    from penchant.run import Run, align
+    from penchant.run import Run, align, compare
 
 from penchant.version import __version__ as __version__
 
@@ -44,11 +44,12 @@ __all__ = [
     "StoppedRun",
     "Vader",
     "align",
+    "compare",
     "read_objective",
 ]
 
 _HOMES = {
-    "penchant.run": ("align", "Run"),
+    "penchant.run": ("align", "compare", "Run"),
     "penchant.objectives": ("Objective", "Pairs", "Scored", "CDPO", "CPO", "DPO", "IPO", "KTO", "NLL", "ORPO", "SimPO"),
     "penchant.rewards.function": ("FunctionJudge",),
     "penchant.rewards.rules": ("LengthRepetition",),

@@ -13,11 +13,11 @@ import traceback
 from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
-from penchant.command import align, cache, check, evaluate, judge, methods, sample
+from penchant.command import align, cache, check, compare, evaluate, judge, methods, sample
 from penchant.errors import LostRank, Refusal, StoppedRun, nearest
 from penchant.words import plain
 
-COMMANDS = (align, check, sample, evaluate, judge, methods, cache)
+COMMANDS = (align, check, compare, sample, evaluate, judge, methods, cache)
 
 EXAMPLES = """\
 start here:

@@ -1,8 +1,9 @@
-"""`align`: one call from a model, data and an objective to an aligned model and the truth about it. What happens inside is
-in `running/`; this file loads nothing until it is called."""
+"""`align`: one call from a model, data and an objective to an aligned model and the truth about it; `compare`: the same of
+several objectives, held against each other. What happens inside is in `running/`; this file loads nothing until it is called."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from penchant.errors import Refusal
 from penchant.files import read_json
 
 if TYPE_CHECKING:
+    from penchant.evaluation.compared import Compared
     from penchant.evaluation.evidence import RunEvidence
     from penchant.evaluation.verdict import Verdict
     from penchant.objectives.base import Objective
@@ -105,3 +107,48 @@ def align(
     run = Run(Path(output), evidence, verdict)
     voice.summary(run.evidence, run.verdict, run.left)
     return run
+
+
+def compare(
+    model: str | Path,
+    data: Any,
+    objectives: Sequence[Objective | str],
+    *,
+    output: str | Path,
+    seeds: int = 3,
+    grid: Mapping[str, Sequence[float | int]] | None = None,
+    judge: str | None = None,
+    unseen: Any = None,
+    by: str | None = None,
+    at_once: int | None = None,
+    models: bool = True,
+    quiet: bool = False,
+    **settings: Any,
+) -> Compared:
+    """Trains every objective, at every point of the grid, with every seed, all alike and each in a process of its own, and says
+    which is better, how surely and at what price. The page is output/compare.html, the numbers are compare.json beside it.
+
+    grid: values by field ("beta"), by one method's field ("SimPO.beta") or by a setting of penchant.running.grid.SETTINGS.
+    judge: by its name, since every process finds it anew. by: the measure a winner is named by, one of
+    penchant.evaluation.rules.BY. models: whether finished runs keep their weights. model, data, unseen, settings: as for align;
+    the seeds are `seed` and the numbers after it, and all are judged on the same held-out prompts. The same call on the same
+    output goes on where it stopped; with more objectives, points or seeds it adds them.
+
+    Raises Refusal for what it will not compare, before anything is trained; a run that fails later stands in `failures`.
+    """
+    chosen = Settings.of(settings)
+    from penchant.objectives.reader import read
+    from penchant.running.compare import Comparison, Plan
+    from penchant.running.voice import Voice
+
+    if judge is not None and not isinstance(judge, str):
+        raise Refusal(
+            f"judge = {judge!r}: name it, as 'vader' or 'module:function', for every run is a process of its own."
+        )
+    written = [read(one) if isinstance(one, str) else one for one in objectives]
+    asked = (str(model), data, written, Path(output), judge, unseen, seeds, grid or {}, at_once, by, models, chosen)
+    voice = Voice(quiet)
+    with voice:
+        found = Comparison(Plan(*asked), voice).run()
+    voice.compared(found, {"report": Path(output) / "compare.html", "numbers": Path(output) / "compare.json"})
+    return found

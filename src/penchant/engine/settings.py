@@ -80,6 +80,8 @@ class Settings(BaseModel):
     # Data
     held_out: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
     """Prompts kept out of training to judge the run: a share below 1, or a number of prompts."""
+    split_seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
+    """Decides which prompts those are, so that runs with different seeds can be judged on the same; unset: the seed."""
     template: Literal["auto", "none"] = "auto"
     """auto: string prompts become one user turn of the model's chat template; none: text is taken as it stands."""
     max_length: Whole = 1024

@@ -71,6 +71,11 @@ class SampleEvidence:
     scores: list[list[float | None]] | None = None
     """The judge's scores; None where judging failed. `scores` itself is None without a judge."""
     judge: str | None = None
+    against_start: bool = False
+    """Whether the scores are probabilities of being better than the start model's greedy answer, as a comparer gives them."""
+    against_chosen: list[list[float | None]] | None = None
+    """The probability, by the same judge, that the response is better than the answer which the data prefers; by a judge of
+    scores 1, ½ or 0. None without a judge or without such answers."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from penchant.evaluation.evidence import RunEvidence, SampleEvidence
@@ -71,11 +71,8 @@ def render(evidence: RunEvidence, verdict: Verdict, *, samples: bool = True) -> 
     from penchant.report.charts import curves, distributions
     from penchant.report.instruments import instruments
 
-    css = files("penchant.report").joinpath("page.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
-    return template().render(
-        css=Markup(css),
-        style_hash=f"sha256-{digest}",
+    return template("page.html").render(
+        **styles(),
         evidence=evidence,
         verdict=verdict,
         rows=before_after(evidence),
@@ -97,15 +94,31 @@ def render(evidence: RunEvidence, verdict: Verdict, *, samples: bool = True) -> 
     )
 
 
+def styles() -> dict[str, Any]:
+    """The sheet that every page carries, and its hash for the policy that lets nothing else in."""
+    css = own("page.css")
+    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
+    return {"css": Markup(css), "style_hash": f"sha256-{digest}"}
+
+
+def own(name: str) -> str:
+    """A file that lies beside this one."""
+    return files("penchant.report").joinpath(name).read_text(encoding="utf-8")
+
+
 @cache
-def template() -> Any:
-    """The page's template. `finalize` sees every value that is written: strings lose control and direction characters
-    there, and autoescape does the rest, so that no place can be forgotten."""
-    source = files("penchant.report").joinpath("page.html").read_text(encoding="utf-8")
+def template(name: str) -> Any:
+    """A page's template. `finalize` sees every value that is written: strings lose control and direction characters there,
+    and autoescape does the rest, so that no place can be forgotten."""
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=neutral
+        loader=FunctionLoader(own),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=neutral,
     )
-    return environment.from_string(source)
+    return environment.get_template(name)
 
 
 def neutral(value: Any) -> Any:

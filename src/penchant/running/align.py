@@ -67,7 +67,10 @@ class Alignment:
         unseen: Any,
         settings: Settings,
         voice: Voice,
+        answers: Path | None = None,
     ) -> None:
+        """answers: a folder in which runs that begin alike, in one process each, keep what their start answers."""
+        self.answers = answers
         self.model, self.data, self.objective, self.judge, self.unseen = model, data, objective, judge, unseen
         self.settings, self.voice, self.folder = settings, voice, RunFolder(output)
         self.started, self.earlier = time.perf_counter(), 0.0
@@ -134,7 +137,8 @@ class Alignment:
         history = self.models.history(self.past, reads, loaded, precision, self.accelerator.device)
         anchors = Anchors(scorer, self.objective, self.settings, self.accelerator, cache, self._progress, history)
         judge = self._judging = ready(self.judge, scorer, self.settings)
-        measure = Measure(anchors, self.objective, self.settings, judge, goals)
+        answers = None if self.answers is None else self.answers / cache.name
+        measure = Measure(anchors, self.objective, self.settings, judge, goals, prepared.preferred, answers)
         before = self._before(measure, prepared)
 
         if prepared.train is not None:

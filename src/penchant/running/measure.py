@@ -4,8 +4,9 @@ after, so the two differ by the model alone."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -26,11 +27,11 @@ from penchant.evaluation.pairs import accuracy, margin, pair_evidence
 from penchant.evaluation.samples import sample_evidence
 from penchant.feedback.goals import Goals
 from penchant.feedback.records import Prompt, as_text
-from penchant.files import cache_folder, fingerprint
+from penchant.files import cache_folder, fingerprint, read_json, write_json
 from penchant.objectives.base import Objective, rewards, weighs
 from penchant.objectives.scored import Batch, Lists, Pairs, Scored, masks
 from penchant.references.store import Store
-from penchant.rewards.base import Comparer, Context, Judge
+from penchant.rewards.base import Comparer, Context, Judge, Judgement
 from penchant.rewards.compare import WinAgainst
 from penchant.rollouts.round import judged
 from penchant.version import __version__
@@ -49,8 +50,12 @@ class Measure:
         settings: Settings,
         judge: Judge | Comparer | None,
         goals: Goals | None = None,
+        preferred: Mapping[str, str] | None = None,
+        answers: Path | None = None,
     ) -> None:
+        """preferred: the data's own best answers, by prompt. answers: a folder that runs with one start keep its answers in."""
         self.anchors, self.objective, self.settings, self.judge, self.goals = anchors, objective, settings, judge, goals
+        self.preferred, self.answers = preferred or {}, answers
         self._stores: dict[int, dict[str, Store]] = {}
         self._at_start: dict[str, str] = {}
 
@@ -128,6 +133,24 @@ class Measure:
         """The policy's answers to prompts, judged; the seed is the same at every call."""
         if not contexts:
             return None
+        if self.answers is None or self.anchors.scorer.moved:
+            return self._samples(contexts)
+        kept = self.answers / f"{self._name(contexts)}.json"
+        if kept.exists():
+            return SampleEvidence(**read_json(kept))
+        found = self._samples(contexts)
+        write_json(kept, asdict(found))
+        return found
+
+    def _name(self, contexts: Sequence[Context]) -> str:
+        """By content: what the start is asked, how, and who judges it."""
+        settings = self.settings
+        how = (settings.sample_count, settings.limit, settings.temperature, settings.top_p, settings.seed, settings.goals)
+        who = None if self.judge is None else self.judge.name
+        asked = [[context.prompt, context.annotator, self.preferred.get(WinAgainst.key(context))] for context in contexts]
+        return fingerprint(json.dumps([how, who, asked]))
+
+    def _samples(self, contexts: Sequence[Context]) -> SampleEvidence:
         scorer, settings, judge = self.anchors.scorer, self.settings, self._judge(contexts)
         self.anchors.progress("answering held-out prompts", 0, 1)
         with gathered(scorer.policy):
@@ -150,7 +173,33 @@ class Measure:
         judgement = judged(judge, contexts, samples) if judge is not None else None
         self.anchors.progress("answering held-out prompts", 1, 1)
         prompts = [as_text(context.prompt) for context in contexts]
-        return sample_evidence(samples, ref, judgement, prompts, judge.name if judge is not None else None)
+        found = sample_evidence(samples, ref, judgement, prompts, judge.name if judge is not None else None)
+        if judge is None or judgement is None:
+            return found
+        against = self._against_chosen(contexts, samples.texts, judgement)
+        return replace(found, against_start=isinstance(judge, WinAgainst), against_chosen=against)
+
+    def _against_chosen(
+        self, contexts: Sequence[Context], texts: Sequence[Sequence[str]], judgement: Judgement
+    ) -> list[list[float | None]] | None:
+        """How probably each sample is better than the answer that the data prefers, [prompts][samples]."""
+        asked = [(i, context, text) for i, (context, row) in enumerate(zip(contexts, texts, strict=True)) for text in row]
+        some = [n for n, (_, context, _) in enumerate(asked) if WinAgainst.key(context) in self.preferred]
+        if not some or self.judge is None:
+            return None
+        whom, said = [asked[n][1] for n in some], [asked[n][2] for n in some]
+        if isinstance(self.judge, Comparer):
+            better = WinAgainst(self.judge, self.preferred)(whom, said).total
+        else:
+            chosen = self.judge(whom, [self.preferred[WinAgainst.key(context)] for context in whom]).total
+            gap = judgement.total[torch.tensor(some)] - chosen
+            better = torch.where(gap.isnan(), gap, torch.heaviside(gap, gap.new_tensor(0.5)))
+        out: list[list[float | None]] = [[] for _ in contexts]
+        known = dict(zip(some, better.tolist(), strict=True))
+        for n, (i, _, _) in enumerate(asked):
+            value = known.get(n, math.nan)
+            out[i].append(None if math.isnan(value) else value)
+        return out
 
     def _asked(self, contexts: Sequence[Context]) -> list[Prompt]:
         """The prompts as the model gets them: a model trained towards goals is asked for the highest score."""

@@ -20,6 +20,7 @@ from penchant.objectives.base import Objective, kinds_of, weighs
 from penchant.objectives.listwise import Listwise
 from penchant.objectives.scored import Batch, Labelled, Lists, Pairs
 from penchant.rewards.base import Context
+from penchant.rewards.compare import WinAgainst
 from penchant.rollouts.prompts import contexts_of
 
 KINDS: dict[type[Batch], Kind] = {Pairs: "pairs", Labelled: "labelled", Lists: "lists"}
@@ -44,6 +45,8 @@ class Prepared:
     """The held-out rows as they are, where they are lists."""
     held_prompts: tuple[Context, ...]
     """Prompts to answer before and after."""
+    preferred: dict[str, str]
+    """The answer that the held-out rows prefer, by prompt, as WinAgainst writes it."""
     about: dict[str, Any]
     """source, fingerprint, unseen (the fingerprint of rows given to judge on), format, accounting, goals (rows read, made,
     of equal scores, without), counts, annotators (rows of each, where the objective asks): what the evidence says of the
@@ -60,7 +63,9 @@ def prepare(
     source = open_source(data, bad_rows=settings.bad_rows)
     notes = list(source.notes)
     if unseen is None:
-        train, held = split(source, held_share(settings.held_out), settings.seed)
+        train, held = split(
+            source, held_share(settings.held_out), settings.seed if settings.split_seed is None else settings.split_seed
+        )
         train_rows, held_rows = source.rows(train), list(source.rows(held))
         counts, unseen_fingerprint = {"train": len(train), "held_out": len(held)}, None
     else:
@@ -125,7 +130,18 @@ def prepare(
     speaks = objective.needs.head == "lm"  # a reward model answers nothing
     held_prompts = tuple(contexts_of(held_rows))[: settings.sample_prompts] if speaks else ()
     factors = None if held_pairs is None else factors_of(held_rows, held_pairs.numbers)
-    return Prepared(encoded, prompts, held_pairs, factors, held_lists, held_prompts, about, tuple(notes))
+    preferred = preferred_answers(held_rows)
+    return Prepared(encoded, prompts, held_pairs, factors, held_lists, held_prompts, preferred, about, tuple(notes))
+
+
+def preferred_answers(rows: Iterable[Row]) -> dict[str, str]:
+    """The chosen of pairs and the best of lists by prompt; the first of several."""
+    found: dict[str, str] = {}
+    for row in rows:
+        if row.kind in ("pairs", "lists") and row.strength != 0.5:
+            best = 0 if row.scores is None else row.scores.index(max(row.scores))
+            found.setdefault(WinAgainst.key(Context(row.prompt)), row.responses[best])
+    return found
 
 
 def held_share(held_out: float) -> float | int:
@@ -156,9 +172,18 @@ def _decided(rows: Iterable[Row], objective: Objective, tied: list[Row]) -> Iter
 
 def _fitting(rows: Iterable[Row], kind: Kind, objective: Objective, notes: list[str]) -> Iterable[Row]:
     """The rows as the objective takes them."""
+    wanted = read_as(kind, objective)
+    if wanted == kind:
+        return rows
+    notes.append(f"{kind} read as {wanted} rows, which is what {objective!r} takes")
+    return convert(rows, wanted)
+
+
+def read_as(kind: Kind, objective: Objective) -> Kind:
+    """The kind of rows that the objective learns from where the data has rows of this kind. Refuses what does not fit."""
     takes: list[Kind] = [KINDS[batch] for batch in kinds_of(objective) if batch in KINDS]
     if kind in takes:
-        return rows
+        return kind
     if kind == "prompts":
         raise Refusal(
             f"the data has prompts only, but {objective!r} learns from {' or '.join(takes)}. Set --rounds and --judge to make "
@@ -166,8 +191,7 @@ def _fitting(rows: Iterable[Row], kind: Kind, objective: Objective, notes: list[
         )
     for wanted in takes:
         if (kind, wanted) in CONVERSIONS:
-            notes.append(f"{kind} read as {wanted} rows, which is what {objective!r} takes")
-            return convert(rows, wanted)
+            return wanted
     raise Refusal(f"the data has {kind} rows, but {objective!r} learns from {' or '.join(takes)}.")
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from penchant.engine.checkpoint import Position
     from penchant.engine.step import Outcome
+    from penchant.evaluation.compared import Compared
     from penchant.evaluation.evidence import RunEvidence
     from penchant.evaluation.verdict import Verdict
 
@@ -97,3 +98,10 @@ class Voice:
             from penchant.report.terminal import print_summary
 
             print_summary(self._console, evidence, verdict, paths)
+
+    def compared(self, found: Compared, paths: Mapping[str, Path]) -> None:
+        """The table of a comparison and what follows from it."""
+        if self._console is not None:
+            from penchant.report.compare import print_compared
+
+            print_compared(self._console, found, paths)

@@ -1,0 +1,247 @@
+"""Comparisons of runs: what is trained, that they are trained alike, go on and survive each other's failure, and what the page
+says. The statistics themselves are tested in test_comparison.py."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import evidence_example as example
+from penchant.engine.settings import Settings
+from penchant.errors import Refusal
+from penchant.evaluation.answer import answer, equal_compute, headline
+from penchant.evaluation.compared import Cell, Compared, Cost, Failure
+from penchant.evaluation.evidence import RunEvidence
+from penchant.objectives.reader import read
+from penchant.report.compare import command, render
+from penchant.run import Run, compare
+from penchant.running.grid import points, read_grid, varied
+
+ROWS = [
+    {"prompt": f"what is it, cat {i // 2}?", "chosen": f"good happy yes {i}", "rejected": f"bad sad mat no {i}"}
+    for i in range(40)
+]
+SHORT: dict[str, Any] = {"learning_rate": 1e-3, "held_out": 6, "batch": 8, "sample_prompts": 3, "limit": 6, "quiet": True}
+
+
+# --- the grid
+
+
+def test_a_grid_sets_fields_wherever_they_are_and_leaves_the_rest() -> None:
+    grid = read_grid(["beta=0.1, 0.5", "SimPO.gamma=1,2", "learning_rate=1e-5"])
+    assert grid == {"beta": (0.1, 0.5), "SimPO.gamma": (1, 2), "learning_rate": (1e-5,)}
+    found = points([read("DPO() + 0.2 * NLL()"), read("Consensus(SimPO())"), read("ORPO()")], grid, Settings(), "pairs")
+    assert [point.objective for point in found] == [
+        "DPO(beta=0.1) + 0.2 * NLL()",
+        "DPO(beta=0.5) + 0.2 * NLL()",
+        *(f"Consensus(SimPO(beta={b}, gamma={g}), rate=0.1, start=0.9)" for b in (0.1, 0.5) for g in ("1.0", "2.0")),
+        "ORPO()",
+    ]
+    assert [point.place for point in found] == [(0, 0), (1, 0), (0, 0, 0), (0, 1, 0), (1, 0, 0), (1, 1, 0), (0,)]
+    assert all(point.settings == {"learning_rate": 1e-5} for point in found)
+    assert len({point.folder for point in found}) == 7
+    assert varied(read("ORPO()"), "beta", 1.0) is None
+
+
+def test_a_pair_read_as_two_labelled_rows_makes_as_many_steps() -> None:
+    dpo, kto = points([read("DPO()"), read("KTO()")], {}, Settings(batch=8), "pairs")
+    assert (dpo.settings, kto.settings) == ({}, {"batch": 16})
+
+
+@pytest.mark.parametrize(
+    ("objectives", "grid", "said"),
+    [
+        (["DPO()"], ["gamma=1"], "grid gamma: none of DPO(beta=0.1) has such a field"),
+        (["DPO()"], ["beta=-1"], "DPO(beta=-1): beta must lie in"),
+        (["DPO()", "DPO(beta=0.1)"], [], "DPO(beta=0.1) would be trained twice"),
+        (["DPO()", "ListMLE()"], [], "the data has pairs rows, but"),
+        (["DPO()"], ["beta"], "write a name and its values"),
+        (["DPO()"], ["beta=1", "beta=2"], "beta stands there twice"),
+        (["DPO()"], ["beta=a"], "its values must be numbers"),
+        (["DPO()"], ["learning_rate=-1"], "learning_rate=-1"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_before_anything_trains(
+    objectives: list[str], grid: list[str], said: str
+) -> None:
+    with pytest.raises(Refusal) as refused:
+        points([read(one) for one in objectives], read_grid(grid), Settings(), "pairs")
+    assert said in str(refused.value)
+
+
+# --- real runs
+
+
+def test_a_comparison_trains_alike_adds_what_is_asked_later_and_names_what_failed(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    output, model = tmp_path / "out", str(tiny_folder)
+    asked: dict[str, Any] = {**SHORT, "output": output, "judge": "rules", "seeds": 1, "models": False}
+    (dpo,) = compare(model, ROWS, ["DPO(beta=0.5)"], **asked).cells
+    when = (output / dpo.folder / "evidence.json").stat().st_mtime_ns
+    blocked = output / points([read("IPO()")], {}, Settings(), "pairs")[0].folder / "seed-0"
+    blocked.mkdir(parents=True)
+    (blocked / "mine.txt").write_text("not a run", encoding="utf-8")
+    found = compare(model, ROWS, ["DPO(beta=0.5)", "IPO()", "KTO(beta=0.5)"], **asked)
+    assert [cell.contender[:3] for cell in found.cells] == ["DPO", "KTO"]
+    assert (output / dpo.folder / "evidence.json").stat().st_mtime_ns == when, "a finished run is not made again"
+    (failure,) = found.failures
+    assert failure.point.startswith("IPO") and "is not empty and holds no run of penchant" in failure.reason
+    # the same held-out rows, the same number of steps, the same start
+    dpo, kto = found.cells
+    before = dpo.evidence.pairs_after
+    assert before is not None and before.numbers and kto.evidence.pairs_after is not None
+    assert before.numbers == kto.evidence.pairs_after.numbers
+    assert {arm.steps for arm in found.arms} == {4}
+    assert dpo.evidence.samples_before == kto.evidence.samples_before
+    assert len(list((output / "start").rglob("*.json"))) == 1, "what the start answers is sampled once a seed"
+    # an ordinary run, without what only a longer life would need
+    opened = Run.open(output / dpo.folder)
+    assert opened.evidence == dpo.evidence and not opened.model.exists()
+    assert not (output / dpo.folder / "checkpoints").exists()
+    against = dpo.evidence.samples_after
+    assert against is not None and against.against_chosen is not None
+    assert {x for row in against.against_chosen for x in row} <= {0.0, 0.5, 1.0}
+    assert dpo.cost.cpu > 0 and dpo.cost.memory > 1e7
+    page = (output / "compare.html").read_text(encoding="utf-8")
+    assert "DPO(beta=0.5)" in page and "Judge&#39;s score" in page and "not empty" in page
+    told = json.loads((output / "compare.json").read_text(encoding="utf-8"))
+    assert told["by"] == "score" and len(told["rows"]) == 2 and told["differences"] and told["winner"] is None
+    with pytest.raises(Refusal, match=r"holds another comparison .*batch: 8 there, 4 here"):
+        compare(model, ROWS, ["DPO(beta=0.5)"], **{**asked, "batch": 4})
+
+
+@pytest.mark.claims
+def test_a_comparison_that_is_killed_takes_its_runs_along_and_goes_on(tiny_folder: Path, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
+    output = tmp_path / "out"
+    words = ["--model", str(tiny_folder), "--data", str(rows), "--objective", "DPO()", "--output", str(output)]
+    words += ["--seeds", "1", "--epochs", "400", "--sample-prompts", "0", "--held-out", "6", "--no-models"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "penchant", "compare", *words], env={**os.environ, "PYTHONPATH": "src"}
+    )
+    limit = time.monotonic() + 120
+    while not (lines := list(output.rglob("metrics.jsonl"))) or lines[0].stat().st_size < 2000:
+        assert time.monotonic() < limit and process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    while not list(output.rglob("step-*")) and time.monotonic() < limit:  # the run saves, and ends by itself
+        time.sleep(0.1)
+    assert list(output.rglob("step-*")), "the run that lost its comparison saved a checkpoint"
+    time.sleep(1.0)
+    found = compare(
+        str(tiny_folder),
+        rows,
+        ["DPO()"],
+        output=output,
+        seeds=1,
+        epochs=400,
+        sample_prompts=0,
+        held_out=6,
+        models=False,
+        quiet=True,
+    )
+    assert len(found.cells) == 1 and not found.failures
+    log = next(output.rglob("seed-0.log")).read_text(encoding="utf-8")
+    assert "going on from its last checkpoint" in log
+
+
+# --- what it says
+
+
+def cell(contender: str, seed: int, shift: float, **more: Any) -> Cell:
+    """A run whose judge's scores are shifted."""
+    base = example.offline(steps=6, held_out=20)
+    assert base.samples_after is not None and base.samples_after.scores is not None
+    jitter = lambda i, k: 0.01 * ((7 * i + 3 * k + 5 * seed + len(contender)) % 5)  # noqa: E731
+    scores = [
+        [None if s is None else s + shift + jitter(i, k) for k, s in enumerate(row)]
+        for i, row in enumerate(base.samples_after.scores)
+    ]
+    evidence = dataclasses.replace(base, samples_after=dataclasses.replace(base.samples_after, scores=scores))
+    given = {"place": (), "folder": f"{contender}/seed-{seed}", "evidence": evidence, "verdict": "learned", **more}
+    return Cell(contender, more.pop("point", contender), seed=seed, cost=Cost(30.0, 40.0), **{**given, **more})
+
+
+def runs(**shifts: float) -> tuple[Cell, ...]:
+    return tuple(cell(f"{name}()", seed, shift) for name, shift in shifts.items() for seed in (0, 1, 2))
+
+
+def test_a_winner_is_named_with_how_surely_and_at_what_price() -> None:
+    found = Compared(runs(DPO=0.0, IPO=0.5, SimPO=0.1))
+    assert found.winner == "IPO()" and headline(found) == "IPO() is best"
+    said = " ".join(answer(found))
+    assert "surely above each of the other 2. The nearest is SimPO()" in said and "over seeds" in said
+    assert "The price of IPO()" in said and "30 CPU-seconds a run" in said
+    assert equal_compute(found).startswith("Every run takes the same rows")
+
+
+def test_equals_and_lost_contenders_leave_no_winner_and_the_reason_is_told() -> None:
+    equal = Compared(runs(DPO=0.3, IPO=0.3))
+    assert equal.winner is None and "is not surely above" in answer(equal)[0] and headline(equal) == "No winner"
+    lost = Compared(runs(DPO=0.0, IPO=0.5), (Failure("KTO()", 0, "KTO/seed-0", "no memory"),))
+    assert lost.winner is None and "KTO() did not finish" in answer(lost)[0]
+    alone = Compared(tuple(c for c in runs(DPO=0.0, IPO=0.9) if c.seed == 0))
+    assert alone.winner is None and "one seed cannot tell" in answer(alone)[0]
+
+
+def test_runs_that_were_not_measured_alike_are_not_compared() -> None:
+    one, other = cell("DPO()", 0, 0.0), cell("IPO()", 0, 0.0)
+    said = other.evidence.samples_after
+    assert said is not None
+    changed = dataclasses.replace(said, prompts=["another", *said.prompts[1:]])
+    strange = dataclasses.replace(other, evidence=dataclasses.replace(other.evidence, samples_after=changed))
+    with pytest.raises(ValueError, match="not measured on the same prompts"):
+        Compared((one, strange))
+
+
+def test_a_grid_is_one_contender_with_a_row_for_every_point() -> None:
+    grid = [
+        dataclasses.replace(cell("DPO()", seed, shift), point=f"DPO(beta={b})", place=(i,))
+        for i, (b, shift) in enumerate([(0.1, 0.0), (0.5, 0.4), (1.0, 0.2)])
+        for seed in (0, 1, 2)
+    ]
+    found = Compared((*grid, *runs(IPO=0.0)))
+    assert found.contenders == ("DPO()", "IPO()") and len(found.arms) == 4
+    assert found.best["DPO()"].point == "DPO(beta=0.5)" and found.winner == "DPO()"
+    robust = found.robustness("DPO()")
+    assert robust is not None and robust.slope is not None and robust.slope > 0 and found.robustness("IPO()") is None
+    page = render(found)
+    assert page.count("its best point</span>") == 1 and "How robust each is over its grid" in page
+
+
+def test_the_page_shows_hostile_names_and_texts_as_text_and_the_command_makes_it_again() -> None:
+    bad = "<script>alert(1)</script>\u202e"
+    cells = tuple(dataclasses.replace(c, contender=bad + c.contender, point=bad + c.point) for c in runs(DPO=0.0, IPO=0.1))
+    first = cells[0].evidence
+    assert first.samples_after is not None
+    said = dataclasses.replace(first.samples_after, texts=[[bad] * len(row) for row in first.samples_after.texts])
+    cells = (dataclasses.replace(cells[0], evidence=dataclasses.replace(first, samples_after=said)), *cells[1:])
+    asked = {"model": bad, "data": "d", "objectives": ["DPO()"], "grid": {"beta": [0.1]}, "output": "o", "batch": 4}
+    found = Compared(cells, (Failure(bad, 0, bad, bad),), asked=asked)
+    page = render(found)
+    assert "<script" not in page and "\u202e" not in page and "alert(1)" in page
+    assert "alert(1)" not in render(
+        dataclasses.replace(found, cells=runs(DPO=0, IPO=1), failures=(), asked={}), samples=False
+    )
+    words = command(found)
+    assert "--objective 'DPO()'" in words and "--grid beta=0.1" in words and "--batch 4" in words
+
+
+def test_evidence_of_before_these_fields_is_still_read() -> None:
+    told = example.offline(steps=6, held_out=20).to_json()
+    for side in ("samples_before", "samples_after"):
+        del told[side]["against_start"], told[side]["against_chosen"]
+    found = RunEvidence.from_json(told)
+    assert found.samples_after is not None and found.samples_after.against_chosen is None
