@@ -21,7 +21,8 @@ def show(data: str, judge: str | None, as_json: bool) -> int:
     """Prints the profiles; always 0, for a profile is no verdict."""
     from penchant.evaluation.profile import agreement, by_labels, profile
     from penchant.feedback import open_source
-    from penchant.rewards import Asking, load_judge
+    from penchant.rewards import load_judge
+    from penchant.running.judging import alone
 
     source = open_source(data, bad_rows="drop")
     if source.kind != "pairs":
@@ -32,11 +33,7 @@ def show(data: str, judge: str | None, as_json: bool) -> int:
     labelled = by_labels(rows)
     found, failed = [profile(labelled, "labels")], 0
     if judge is not None:
-        who = load_judge(judge)
-        if isinstance(who, Asking):
-            raise Refusal(
-                f"the judge {judge!r} needs a model to ask, which only a run has; name one that scores or compares."
-            )
+        who = alone(load_judge(judge))
         judged = by(who, labelled)
         failed = len(labelled) - len(judged)
         found.append(profile(judged, who.name))
