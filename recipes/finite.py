@@ -131,10 +131,11 @@ def train(
     optimiser: type[torch.optim.Optimizer] = torch.optim.Adam,
     state: Mapping[str, Tensor] | None = None,
     reference: Policy | None = None,
+    domain: Finite | None = None,
 ) -> dict[str, Tensor]:
     """Trains `policy` in place for so many steps of `batch` rows (all rows where not given) and gives the objective's state.
     The reference is `reference`, or the policy as it comes; it is also the start of this phase and all of its history."""
-    domain, frozen = Finite(), deepcopy(reference or policy).requires_grad_(False)
+    domain, frozen = domain or Finite(), deepcopy(reference or policy).requires_grad_(False)
     step = Step(
         policy,
         domain,

@@ -110,3 +110,17 @@ def test_the_recipes_on_games_start_and_say_what_their_claims_read(recipe: Calla
     assert last.values("ONPO", "gap")[0] < last.values("mirror steps", "gap")[0]
     copg = recipe("copg")
     assert abs(copg.regret(copg.optimum())) < 1e-6 < copg.regret(copg.fresh())
+
+
+def test_the_protocol_over_grids_tells_a_method_by_all_of_its_points(
+    recipe: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = recipe("po_protocol")
+    monkeypatch.setattr(module, "GRID", {"DPO": ["DPO(beta=0.1)", "DPO(beta=5)"], "LNDPO": ["LNDPO(beta=1)"]})
+    found = module.po_protocol(seeds=(0,), steps=15)
+    near, far = (found.values(f"DPO(beta={b})", "KL")[0] for b in (5, 0.1))
+    assert 0 < near < far and 0.5 < found.values("DPO(beta=0.1)", "wins, start")[0] < 1
+    grid = module.over_grid(found, "worth")
+    low, high = sorted(found.values(f"DPO(beta={b})", "worth")[0] for b in (5, 0.1))
+    assert grid["DPO"]["best"] == [high] and grid["DPO"]["range"][0] == pytest.approx((high - low) / 2)
+    assert grid["LNDPO"]["range"] == [0.0]
