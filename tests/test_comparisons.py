@@ -11,7 +11,9 @@ import pytest
 from scipy import stats
 
 from penchant.errors import Refusal
-from penchant.evaluation.comparisons import Comparison, arena_score, battles, positions, win_rate
+from penchant.evaluation.comparisons import Comparison, after_against_before, arena_score, battles, positions, win_rate
+from penchant.evaluation.evidence import RunEvidence, SampleEvidence
+from penchant.evaluation.table import before_after
 
 P = (0.9, 0.8, 0.3, 0.6, 0.2, 0.7)
 
@@ -111,3 +113,18 @@ def test_a_battle_bootstrap_is_narrower_than_one_of_prompts_where_verdicts_count
     verdicts = [("B>>A", "A>>B") if win else ("A>>B", "B>>A") for win in generator.random(40) < 0.6]
     found = arena_score(verdicts)
     assert found.score.high - found.score.low > 1.5 * (found.published.high - found.published.low)
+
+
+def test_answers_after_win_where_the_judge_scores_them_higher():
+    def said(scores, texts):
+        ones = [[1] * len(row) for row in scores]
+        return SampleEvidence(["x", "y"], texts, ones, [[True] * 2] * 2, [[-1.0] * 2] * 2, scores=scores, judge="rule")
+
+    before = said([[0.0, 1.0], [2.0, None]], [["a", "b"], ["c", "d"]])
+    after = said([[1.0, 1.0], [1.0, 5.0]], [["aa", "bb"], ["cc", "dd"]])
+    found = after_against_before(before, after)
+    assert [c.p for c in found] == [1.0, 0.5, 0.0] and [c.prompt for c in found] == ["prompt 1", "prompt 1", "prompt 2"]
+    assert (found[0].text_a, found[0].text_b, found[0].judge) == ("aa", "a", "rule")
+    rows = {row.name: row for row in before_after(RunEvidence({}, {}, {}, samples_before=before, samples_after=after))}
+    assert rows["win rate over before"].cells[:2] == ("50.0 %", "50.0 %")
+    assert rows["win rate with lengths held equal"].after.value == pytest.approx(0.5)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from penchant.errors import Refusal
+from penchant.evaluation.evidence import SampleEvidence
 from penchant.evaluation.statistics import RESAMPLES, Estimate, mean, share
 from penchant.words import brief, plain
 
@@ -103,6 +104,19 @@ def the_two(comparisons: Sequence[Comparison]) -> tuple[str, str]:
             f"{' and more' if len(found) > 3 else ''}. Take one pair at a time, or rate all with a tournament."
         )
     return next(iter(found))
+
+
+def after_against_before(before: SampleEvidence, after: SampleEvidence) -> list[Comparison]:
+    """The k-th answer after against the k-th before, prompt by prompt: the higher score of the judge wins, equal scores are
+    a tie; answers that could not be judged both times are left out."""
+    out = []
+    for i, (old, new) in enumerate(zip(before.scores or [], after.scores or [], strict=False)):
+        for k, (x, y) in enumerate(zip(old, new, strict=False)):
+            if x is not None and y is not None:
+                p = side(0.5 + (y > x) - (y < x))
+                texts = (after.texts[i][k], before.texts[i][k])
+                out.append(Comparison(f"prompt {i + 1}", "after", "before", p, *texts, judge=after.judge or ""))
+    return out
 
 
 @dataclass(frozen=True)

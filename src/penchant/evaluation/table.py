@@ -7,8 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from penchant.errors import Refusal
 from penchant.evaluation import lists, pairs, samples
+from penchant.evaluation.comparisons import after_against_before, win_rate
 from penchant.evaluation.evidence import ListEvidence, PairEvidence, RunEvidence, SampleEvidence
+from penchant.evaluation.length_control import length_controlled
 from penchant.evaluation.ranking import ranking_hits
 from penchant.evaluation.statistics import RESAMPLES, Estimate, difference, mean, ratio, share, short
 
@@ -52,6 +55,7 @@ def before_after(evidence: RunEvidence, *, resamples: int = RESAMPLES) -> list[R
     rows: list[Row] = []
     if evidence.samples_before is not None and evidence.samples_after is not None:
         rows += _scores(evidence.samples_before, evidence.samples_after, resamples)
+        rows += _wins(evidence.samples_before, evidence.samples_after, resamples)
     if evidence.pairs_before is not None and evidence.pairs_after is not None:
         rows += _pairs(evidence.pairs_before, evidence.pairs_after, resamples)
     if evidence.lists_before is not None and evidence.lists_after is not None:
@@ -81,6 +85,36 @@ def _scores(before: SampleEvidence, after: SampleEvidence, resamples: int) -> li
     return [
         Row(f"judge's score{judge}", "", samples.score(before, resamples=resamples), new, change, _word(change, 1), note)
     ]
+
+
+def _wins(before: SampleEvidence, after: SampleEvidence, resamples: int) -> list[Row]:
+    """The win rate over the model before, as it is and with lengths held equal; 50 % is no change by construction."""
+    compared = after_against_before(before, after)
+    if not compared:
+        return []
+    note = "Answers the judge scores higher than the one given before to the same prompt; equal scores count half."
+    equal: Estimate | None = None
+    beside = "As if answers were equally long: σ(ψ) of logit P(win) = θ tanh(Δ characters / sd) + ψ, by maximum likelihood."
+    if any(c.text_a or c.text_b for c in compared):
+        try:
+            found = length_controlled(compared, resamples=min(resamples, 2000))
+            equal, beside = found.value, f"{beside} {found.warning}".strip()
+            if found.lost > 0.025:
+                beside += (
+                    f" In {found.lost:.0%} of draws lengths tell all wins from all losses, so its spread is not known."
+                )
+        except Refusal as no:
+            note += f" With lengths held equal it is not known: {no}"
+    even = Estimate(0.5, 0.5, 0.5, len(compared))
+    rows = []
+    for name, rate, said in (
+        ("win rate over before", win_rate(compared, resamples=resamples).mean, note),
+        ("win rate with lengths held equal", equal, beside),
+    ):
+        if rate is not None:
+            change = Estimate(rate.value - 0.5, rate.low - 0.5, rate.high - 0.5, rate.n)
+            rows.append(Row(name, "%", even, rate, change, _word(change, 1), said))
+    return rows
 
 
 def _pairs(before: PairEvidence, after: PairEvidence, resamples: int) -> list[Row]:
