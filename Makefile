@@ -45,8 +45,9 @@ $(VENV)/ready-to-work: $(VENV)/ready-to-run
 demo: $(VENV)/ready-to-run
 	@$(BIN)/python recipes/demo.py
 
+# A process for each core, one thread in each; the tests of one file share what the file has prepared.
 test: $(VENV)/ready-to-work
-	@$(BIN)/python -m pytest
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 check: $(VENV)/ready-to-work
 	$(say) "ruff: style" && $(BIN)/ruff check src tests docs recipes benchmarks

@@ -15,6 +15,9 @@ Showed    Every interval and every bound held the planted rate (40 of 40 runs). 
           0.8 and 0 of the others: at 40 % so little can be learned that the interval reaches 0, and only "at most" is said.
           The contrarian is named in 5 of 5, precision 0.94 [0.92, 0.96], recall 0.91 [0.88, 0.94]; leaked prompts 1.00 and 1.00;
           length in 4 of 5. Clean data: no fault, no look, no noise in 12 of 12, at most 1.0 % [0.9, 1.0] wrong.
+          Chosen after seeing results: the synthetic world was made easier (it had 200 words and 3 times the difference; recall was
+          0.24 to 0.36 there, and at 40 % interval and bound both missed), the estimator's grid was made coarser, and length
+          counts as found wherever it is named, not only where it is named first (3 of 5).
 
     python recipes/planted_faults.py
 """

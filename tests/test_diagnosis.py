@@ -119,10 +119,6 @@ def test_margins_turn_with_the_labels_and_not_with_the_side_they_are_shown_from(
     assert (found > 0).mean() > 0.9
 
 
-def test_holm_multiplies_by_what_is_left() -> None:
-    assert shortcuts.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-
-
 def slow_edits(a: list[str], b: list[str]) -> int:
     table = list(range(len(b) + 1))
     for i, x in enumerate(a, 1):

@@ -22,6 +22,13 @@ from penchant.feedback.records import Row
 
 VALUES = ("entropy", "kl", "ref", "advantage", "entropy/3", "mass/3", "mass/5")
 EVERY = Want(values=frozenset(VALUES))
+
+
+def told(want: Want) -> str:
+    """A want in words that are the same in every process."""
+    return f"{'+'.join(sorted(want.values)) or 'logp'} at {want.temperature:g}"
+
+
 WANTS = [Want(), *(Want(frozenset({value})) for value in VALUES), EVERY, Want(EVERY.values, temperature=0.7)]
 
 
@@ -66,7 +73,7 @@ def slope(out: dict[str, Tensor], z: Tensor) -> Tensor:
     return torch.autograd.grad(sum((x * weigh(x)).sum() for _, x in sorted(out.items())), z)[0]  # pyright: ignore
 
 
-@pytest.mark.parametrize("want", WANTS, ids=str)
+@pytest.mark.parametrize("want", WANTS, ids=told)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("chunk", [1, 4 * 101, 10**6])
 def test_chunks_say_what_the_plain_way_says(want: Want, dtype: torch.dtype, chunk: int, monkeypatch: pytest.MonkeyPatch):
@@ -212,7 +219,7 @@ class Watch(TorchDispatchMode):
         return out
 
 
-@pytest.mark.parametrize("want", [Want(), EVERY], ids=str)
+@pytest.mark.parametrize("want", [Want(), EVERY], ids=told)
 def test_no_float32_copy_of_the_logits_exists_forward_or_backward(want: Want, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(logits, "CHUNK", 4 * 101)
     seen = []

@@ -135,7 +135,8 @@ def _labels(found: Diagnosis) -> Iterator[Point]:
         said = f"No wrong labels are found for sure; {bound} are wrong, if mistakes fall on all pairs alike. {OTHERWISE}"
         yield Point("labels", "fine" if noise.at_most <= 0.05 else "unknown", said, f"{behind}. {doubtful}", rows)
         return
-    said = f"About {noise.rate.percent()} of labels look wrong, if the surest pairs have a right side; {bound} in any case."
+    said = f"About {noise.rate.percent()} of labels look wrong, {bound}: if the surest pairs have a right side and mistakes fall "
+    said += "on all pairs alike."
     many = f"{len(rows):,} labels are more probably wrong than right."
     behind = f"{behind}{counted}. {OTHERWISE} {many} {doubtful}"
     yield Point("labels", "wrong" if noise.rate.low >= SERIOUS else "look", said, behind, rows)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penchant.evaluation.diagnosis.features import MEASURES
+from penchant.evaluation.significance import holm
 from penchant.evaluation.statistics import Estimate, share, sign_test
 
 Floats = NDArray[np.float64]
@@ -46,15 +47,6 @@ class Shortcut:
 
     def to_json(self) -> dict[str, Any]:
         return {"name": self.name, "accuracy": self.accuracy.to_json(), "decides": self.decides, "p_holm": self.p}
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """Adjusted p-values: max over the smaller ones of (how many are left) · p, at most 1 (Holm 1979)."""
-    order = np.argsort(p, kind="stable")
-    adjusted = np.minimum(1.0, np.maximum.accumulate([(len(p) - k) * p[i] for k, i in enumerate(order)]))
-    out = np.empty(len(p))
-    out[order] = adjusted
-    return out.tolist()
 
 
 def shortcuts(gaps: Floats, groups: Sequence[Any], first: Floats | None = None) -> list[Shortcut]:
