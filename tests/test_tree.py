@@ -26,7 +26,7 @@ from penchant.errors import Refusal
 from penchant.objectives import DPO, Lists, Pairs
 from penchant.objectives.base import zeros
 from test_engine import FP32
-from test_logits import EVERY, VALUES, Watch, definitions, taught
+from test_logits import EVERY, VALUES, Watch, definitions, taught, told
 from tiny import tiny_llama
 
 CPU = torch.device("cpu")
@@ -312,7 +312,7 @@ def test_micro_batches_are_filled_by_sums_where_nothing_is_padded():
     assert Cost([20, 1, 1], padded=False).micro_batches(16) == [[0], [1, 2]]
 
 
-@pytest.mark.parametrize("want", [Want(), EVERY], ids=str)
+@pytest.mark.parametrize("want", [Want(), EVERY], ids=told)
 def test_the_largest_tensor_does_not_grow_with_vocabulary_times_length(want: Want, monkeypatch: pytest.MonkeyPatch):
     big = 2000
     monkeypatch.setattr(logits, "PRODUCT", 4 * big)
