@@ -124,3 +124,14 @@ def test_the_protocol_over_grids_tells_a_method_by_all_of_its_points(
     low, high = sorted(found.values(f"DPO(beta={b})", "worth")[0] for b in (5, 0.1))
     assert grid["DPO"]["best"] == [high] and grid["DPO"]["range"][0] == pytest.approx((high - low) / 2)
     assert grid["LNDPO"]["range"] == [0.0]
+
+
+def test_length_alone_wins_the_plain_rate_only_and_heavy_noise_turns_the_best_of_n(
+    recipe: Callable[[str], ModuleType],
+) -> None:
+    module = recipe("length_controlled")
+    found = module.wins(seeds=3, prompts=300)
+    longer = found.estimate("longer", "win rate").value, found.estimate("longer", "length-controlled").value
+    assert longer[0] > 56 > 54 > longer[1] and found.estimate("better", "length-controlled").value > 57
+    best = module.best_of_n(seeds=2, questions=40, samples=1024)
+    assert min(best.values("heavy", "fall from the peak")) > 0.2 and best.values("light", "fall from the peak") == [0, 0]

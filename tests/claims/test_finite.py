@@ -98,3 +98,21 @@ def test_online_ipo_beats_offline_ipo_with_one_trainer(recipe: Any, kind: str) -
     assert found.difference("online", "wins, peak").low > 0
     assert found.values("replayed, shuffled 0", "wins, end") == found.values("online", "wins, end")
     assert found.estimate("pairs of the final policy", "wins, peak").value < found.estimate("online", "wins, peak").value
+
+
+def test_length_alone_wins_the_plain_rate_and_not_the_length_controlled_one(recipe: Any) -> None:
+    found = recipe("length_controlled").wins()
+    print(found)
+    assert found.estimate("longer", "win rate").low > 50
+    for form in ("length-controlled", "published"):
+        held = found.estimate("longer", form)
+        assert held.low < 50 < held.high and found.estimate("better", form).low > 50
+    assert found.estimate("better", "win rate").low > 50 and found.estimate("both", "length-controlled").low > 50
+
+
+def test_the_best_of_n_by_a_proxy_turns_under_heavy_noise_only(recipe: Any) -> None:
+    found = recipe("length_controlled").best_of_n()
+    print(found)
+    assert found.estimate("heavy", "fall from the peak").low > 0.5 and found.estimate("heavy", "fitted b").low > 0
+    assert found.estimate("light", "fitted b").high < 0  # a null for this half: normal noise never turns the gold reward
+    assert max(found.values("light", "fall from the peak")) == 0
