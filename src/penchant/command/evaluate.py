@@ -11,13 +11,15 @@ from penchant.errors import Refusal
 from penchant.words import json_text, plain
 
 if TYPE_CHECKING:
+    from penchant.engine.settings import Settings
     from penchant.evaluation.evidence import RunEvidence
     from penchant.evaluation.verdict import Verdict
 
 SUMMARY = "judge a finished run again, or a model on unseen data"
 
 USAGE = (
-    "penchant evaluate RUN [--no-samples] | MODEL --reference MODEL --data DATA [settings] | DATA --profile [--judge JUDGE]"
+    "penchant evaluate RUN [--no-samples] | MODEL --reference MODEL --data DATA [settings] | MODEL --tasks TASKS | "
+    "DATA --profile [--judge JUDGE]"
 )
 
 EXAMPLES = """\
@@ -26,6 +28,7 @@ examples:
   penchant evaluate runs/first/model --reference smollm2 --data unseen.jsonl
   penchant evaluate runs/online/model --reference smollm2 --data prompts.jsonl --judge vader
   penchant evaluate pairs.jsonl --profile --judge vader
+  penchant evaluate runs/first/model --tasks arc_easy,hellaswag --reference smollm2
 
 A run is judged from its evidence alone, without its model, and its verdict and report are written anew. Exit code 1 where
 the verdict says it did not work."""
@@ -58,6 +61,10 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--objective", metavar="OBJECTIVE", help="whose implicit reward is measured (default: DPO(beta=0.1))"
     )
     model.add_argument("--judge", metavar="JUDGE", help=ASKED["judge"].rpartition(";")[0])
+    bench = parser.add_argument_group("a model on standard benchmarks (pip install 'penchant[benchmarks]')")
+    bench.add_argument("--tasks", metavar="TASKS", help="names of lm-eval's tasks, or task files, with commas between")
+    bench.add_argument("--shots", type=int, metavar="N", help="worked examples before a question (default: the task's own)")
+    bench.add_argument("--task-rows", type=int, metavar="N", help="rows of each task at most, to try something out")
     add_settings(parser, Settings, SETTINGS)
 
 
@@ -74,6 +81,13 @@ def run(arguments: argparse.Namespace) -> int:
         return show(arguments.what, arguments.judge, arguments.json)
     asked = {name: vars(arguments)[name] for name in ("reference", "data", "objective", "judge")}
     settings = Settings.of(given(arguments, Settings))
+    if arguments.tasks is not None:
+        return _tasks(arguments, settings)
+    lost = [
+        flag for flag, value in (("--shots", arguments.shots), ("--task-rows", arguments.task_rows)) if value is not None
+    ]
+    if lost:
+        raise Refusal(f"{lost[0]} is of benchmarks: name them with --tasks.")
     if arguments.data is None:
         extra = [name for name, value in asked.items() if value is not None] + list(given(arguments, Settings))
         if extra:
@@ -96,6 +110,23 @@ def run(arguments: argparse.Namespace) -> int:
     with voice:
         evidence, verdict = evaluate(arguments.what, arguments.reference, arguments.data, objective, judge, settings, voice)
     return _show(evidence, verdict, {}, arguments.json)
+
+
+def _tasks(arguments: argparse.Namespace, settings: Settings) -> int:
+    """A model on benchmarks."""
+    from penchant.command import benchmarks
+    from penchant.command.flags import given
+    from penchant.engine.settings import Settings
+
+    asked = [name for name in ("data", "objective", "judge") if vars(arguments)[name] is not None]
+    other = asked + [name for name in given(arguments, Settings) if name not in benchmarks.SETTINGS]
+    if other:
+        raise Refusal(f"--tasks measures a model by lm-eval's own rules; leave --{other[0].replace('_', '-')} out.")
+    if (Path(arguments.what) / "run.json").is_file():
+        raise Refusal(f"{plain(arguments.what)} is a run; its model is {plain(Path(arguments.what) / 'model')}.")
+    return benchmarks.show(
+        arguments.what, arguments.tasks, arguments.reference, settings, arguments.shots, arguments.task_rows, arguments.json
+    )
 
 
 def _again(arguments: argparse.Namespace) -> int:
