@@ -65,6 +65,10 @@ def test_it_reads_back_sums(drawn: list[tuple[float, Recipe]]):
         with pytest.raises(Refusal, match="no common kind of data"):
             Sum(tuple(terms))
         return
+    if len({term.needs.head for _, term in terms}) > 1:
+        with pytest.raises(Refusal, match="reads one head"):
+            Sum(tuple(terms))
+        return
     objective = Sum(tuple(terms))
     again = read(repr(objective))
     assert again == objective and hash(again) == hash(objective)

@@ -82,11 +82,8 @@ class Stored:
     def _plain(self, which: slice) -> list[dict[str, Any]]:
         try:
             return self.rows[which].to_pylist()
-        except (
-            ValueError,
-            OverflowError,
-            ImportError,
-        ) as error:  # a time zone that is nowhere, a year that no calendar has
+        except (ValueError, OverflowError, ImportError, LookupError) as error:
+            # a year that no calendar has, or a time zone that is nowhere, which two libraries say in two ways
             raise Refusal(
                 f"{plain(self.name)} has a column that cannot be read ({plain(error, 200)}); take it out."
             ) from None
