@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
+from scipy.stats import ttest_1samp
 from torch import Tensor
 
 from penchant.errors import Refusal
@@ -65,6 +66,10 @@ def test_a_drift_comes_with_its_interval_and_a_summary_that_does_not_cancel():
     found = drifts(table(), resamples=500)
     support = found.of("a", "support")
     assert support.magnitude.low > 0 and support.magnitude.n == 12 and 0 < support.time <= 1
+    moved = (np.array(table().p)[-1] - np.array(table().p)[0])[:12, 0]
+    assert support.p == pytest.approx(float(ttest_1samp(moved, 0).pvalue)) and support.p < 0.05
+    one = drifts(Stances([0, 1], ["a"], [[[0.5, 0.5]], [[0.4, 0.6]]], ("x", "y")), resamples=50)
+    assert one.drifts[0].p == 1.0 and one.told == ["x"] and one.sure() == set()
     assert sum(found.of("b", s).magnitude.value for s in STANCES) == pytest.approx(0)
     against = [[[0.5 + x, 0.0, 0.5 - x] for x in (d, d, -d, -d)] for d in (0.0, 0.3)]
     assert drifts(Stances([0, 1], ["a", "a", "b", "b"], against), resamples=50).size.value == pytest.approx(0.2)

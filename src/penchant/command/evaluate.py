@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 SUMMARY = "judge a finished run again, or a model on unseen data"
 
 USAGE = (
-    "penchant evaluate RUN [--no-samples] | MODEL --reference MODEL --data DATA [settings] | MODEL --tasks TASKS | "
-    "DATA --profile [--judge JUDGE]"
+    "penchant evaluate RUN [--no-samples] | RUN --probes FILE | MODEL --reference MODEL --data DATA [settings] | "
+    "MODEL --tasks TASKS | DATA --profile [--judge JUDGE]"
 )
 
 EXAMPLES = """\
@@ -28,6 +28,7 @@ examples:
   penchant evaluate runs/first/model --reference smollm2 --data unseen.jsonl
   penchant evaluate runs/online/model --reference smollm2 --data prompts.jsonl --judge vader
   penchant evaluate pairs.jsonl --profile --judge vader
+  penchant evaluate runs/first --probes builtin
   penchant evaluate runs/first/model --tasks arc_easy,hellaswag --reference smollm2
 
 A run is judged from its evidence alone, without its model, and its verdict and report are written anew. Exit code 1 where
@@ -54,6 +55,15 @@ def add(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="say what the preferences of a file of pairs go with, and a judge's beside them",
     )
+    drift = parser.add_argument_group("a run's checkpoints on what they stand for")
+    drift.add_argument(
+        "--probes",
+        metavar="FILE",
+        action="append",
+        help="questions put to a run's start and to the checkpoints it kept, for value drift: builtin, a file of JSON Lines or "
+        "a folder of them; may be given again",
+    )
+    drift.add_argument("--probe-rows", type=int, metavar="N", help="probes of each topic at most")
     model = parser.add_argument_group("a model on unseen data")
     model.add_argument("--reference", metavar="MODEL", help="the model it came from, to compare with")
     model.add_argument("--data", metavar="DATA", help="pairs, lists or prompts neither was trained on")
@@ -72,6 +82,9 @@ def run(arguments: argparse.Namespace) -> int:
     from penchant.command.flags import given
     from penchant.engine.settings import Settings
 
+    modes = [name for name in ("profile", "tasks", "probes") if vars(arguments)[name]]
+    if len(modes) > 1:
+        raise Refusal(f"--{modes[0]} and --{modes[1]} ask for different things; give one of them.")
     if arguments.profile:
         from penchant.command.profiling import show
 
@@ -83,6 +96,10 @@ def run(arguments: argparse.Namespace) -> int:
     settings = Settings.of(given(arguments, Settings))
     if arguments.tasks is not None:
         return _tasks(arguments, settings)
+    if arguments.probes is not None:
+        return _probes(arguments, settings)
+    if arguments.probe_rows is not None:
+        raise Refusal("--probe-rows is of value drift: name the probes with --probes.")
     lost = [
         flag for flag, value in (("--shots", arguments.shots), ("--task-rows", arguments.task_rows)) if value is not None
     ]
@@ -127,6 +144,22 @@ def _tasks(arguments: argparse.Namespace, settings: Settings) -> int:
     return benchmarks.show(
         arguments.what, arguments.tasks, arguments.reference, settings, arguments.shots, arguments.task_rows, arguments.json
     )
+
+
+def _probes(arguments: argparse.Namespace, settings: Settings) -> int:
+    """The value drift of a run."""
+    from penchant.command import drifting
+    from penchant.command.flags import given
+    from penchant.engine.settings import Settings
+
+    asked = [name for name in ("reference", "data", "objective", "judge") if vars(arguments)[name] is not None]
+    other = asked + [name for name in given(arguments, Settings) if name not in drifting.SETTINGS]
+    if other:
+        raise Refusal(
+            f"--probes asks a run's checkpoints as that run reads text; leave --{other[0].replace('_', '-')} out."
+        )
+    samples = not arguments.no_samples
+    return drifting.show(arguments.what, arguments.probes, arguments.probe_rows, settings, samples, arguments.json)
 
 
 def _again(arguments: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ from penchant.words import brief
 
 OURS = (
     *("metrics.jsonl", "checkpoints", "rounds", "pairs.jsonl", "stopped"),
-    *("before.json", "evidence.json", "verdict.json", "report.html", "model"),
+    *("before.json", "evidence.json", "verdict.json", "report.html", "drift.json", "model"),
     "run.json",
 )
 """What a run leaves, in the order it is cleared: a folder that was cleared half way is still known as a run's."""
@@ -67,7 +67,7 @@ class RunFolder:
         for draft in [*drafts(self.path, OURS), *self.rounds.rglob(".*")]:
             remove(draft)
         if self._run.exists() and not overwrite:
-            there = self._told()["identity"]
+            there = self.identity
             if there == dict(identity):
                 return True
             raise Refusal(
@@ -96,6 +96,11 @@ class RunFolder:
     def record(self, identity: Mapping[str, Any], choices: Mapping[str, Any]) -> None:
         """Writes what this run is and what was found at start-up."""
         write_json(self._run, {"format": FORMAT, "identity": dict(identity), "choices": dict(choices)})
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What this run is: its model, data, objective and settings, by content."""
+        return self._told()["identity"]
 
     @property
     def choices(self) -> dict[str, Any]:

@@ -10,8 +10,12 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from penchant.errors import Refusal
+from penchant.evaluation.evidence import RunEvidence, StanceEvidence
+from penchant.evaluation.history import lines
+from penchant.evaluation.significance import holm
 from penchant.evaluation.statistics import RESAMPLES, Difference, Estimate, difference, mean
 from penchant.rewards.stance import STANCES
 
@@ -109,6 +113,9 @@ class Drift:
     """η by fraction."""
     time_sure: float
     """η by interval."""
+    p: float
+    """Of M = 0, by Student's test on the probes' differences: of few probes the bootstrap never finds a p small enough for many
+    topics."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +130,52 @@ class Drifts:
 
     def of(self, topic: str, stance: str) -> Drift:
         return next(d for d in self.drifts if (d.topic, d.stance) == (topic, stance))
+
+    @property
+    def topics(self) -> list[str]:
+        return list(dict.fromkeys(d.topic for d in self.drifts))
+
+    @property
+    def told(self) -> list[str]:
+        """The stances that say something of their own: of two, the second is what the first leaves."""
+        names = list(dict.fromkeys(d.stance for d in self.drifts))
+        return names if len(names) > 2 else names[:1]
+
+    def sure(self, level: float = 0.05) -> set[tuple[str, str]]:
+        """Topics and stances whose magnitude is no chance although so many were looked at (Holm)."""
+        some = [d for d in self.drifts if d.stance in self.told]
+        adjusted = holm([d.p for d in some])
+        return {(d.topic, d.stance) for d, p in zip(some, adjusted, strict=True) if p < level}
+
+
+ALL = "all topics"
+
+
+def of_run(evidence: StanceEvidence, *, resamples: int = RESAMPLES) -> tuple[Drifts, Drifts]:
+    """What was measured of a run's checkpoints: all probes taken together, and topic by topic."""
+    asked = evidence.steps, evidence.p, tuple(evidence.names)
+    together, apart = (
+        drifts(Stances(asked[0], topics, *asked[1:]), resamples=resamples)
+        for topics in ([ALL] * len(evidence.topics), evidence.topics)
+    )
+    return together, apart
+
+
+def measured(evidence: RunEvidence) -> str:
+    """Which checkpoints a run was probed at, and where between them nothing is known; empty where it was not probed."""
+    if evidence.stances is None:
+        return ""
+    steps = evidence.stances.steps
+    last = max((line["step"] for line in lines(evidence, "step")), default=steps[-1])
+    there = ", ".join(f"{step:,}" for step in steps[1:])
+    said = f"Measured: the start, and the checkpoints after step {there} of {last:,}"
+    widest = max(b - a for a, b in zip(steps, [*steps[1:], max(last, steps[-1])], strict=True))
+    if len(steps) > 2 and widest <= 2 * last / (len(steps) - 1):
+        return f"{said}."
+    return (
+        f"{said}. Up to {widest:,} steps in a row have none, so how early a stance drifted is known no better; a run keeps more "
+        "with --save-every and --keep."
+    )
 
 
 def drifts(stances: Stances, *, resamples: int = RESAMPLES) -> Drifts:
@@ -145,9 +198,18 @@ def drifts(stances: Stances, *, resamples: int = RESAMPLES) -> Drifts:
                     difference(columns[0], columns[-1], resamples=resamples),
                     drift_time(stances.steps, line),
                     drift_time(stances.steps, line, "ci", extreme=values[farthest]),
+                    _student(np.array(columns[-1]) - np.array(columns[0])),
                 )
             )
     return Drifts(list(stances.steps), found, _size(table, stances.topics, topics, resamples))
+
+
+def _student(differences: Floats) -> float:
+    """Two-sided p; 1 for a single difference and where none differs from 0, 0 where all are the same but 0."""
+    if len(differences) < 2 or not differences.any():
+        return 1.0
+    error = float(differences.std(ddof=1)) / math.sqrt(len(differences))
+    return 0.0 if error == 0 else 2 * float(stats.t.sf(abs(float(differences.mean())) / error, len(differences) - 1))
 
 
 def _size(table: Floats, named: Sequence[str], topics: Sequence[str], resamples: int) -> Estimate:

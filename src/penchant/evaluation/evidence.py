@@ -79,6 +79,27 @@ class SampleEvidence:
 
 
 @dataclass(frozen=True)
+class StanceEvidence:
+    """What checkpoints of a run answered to the same probes, measured after the run."""
+
+    probes: str
+    """Where the probes came from, as it was written."""
+    fingerprint: str
+    """Of the probes."""
+    names: list[str]
+    """Of the stances."""
+    topics: list[str]
+    """Of each probe."""
+    steps: list[int]
+    """Of the checkpoints that were still there, rising; 0 is the start."""
+    p: list[list[list[float]]]
+    """[checkpoints][probes][stances]: P(stance), adding up to 1."""
+    mass: list[float]
+    """How probable the probes' answers are together at each checkpoint: the mean over probes. Where it is small, the model would
+    mostly have said something else."""
+
+
+@dataclass(frozen=True)
 class RunEvidence:
     """Everything a run leaves behind."""
 
@@ -117,6 +138,8 @@ class RunEvidence:
     uncounted, soft, cost (None without prices), failed. Of a run that was resumed: since it was."""
     factors: dict[str, list[float]] | None = None
     """By factor, how much more of it the chosen of each held-out pair has than the rejected; counted, so no text is in it."""
+    stances: StanceEvidence | None = None
+    """Where the run was probed afterwards."""
     seconds: float = 0.0
     stopped_by: str | None = None
     """None for a run that ended by itself; else the sentence it was stopped with, or "interrupted"."""
@@ -141,6 +164,7 @@ class RunEvidence:
                 **{name: pair(value.get(name)) for name in ("train_pairs", "pairs_before", "pairs_after")},
                 **{name: listed(value.get(name)) for name in ("lists_before", "lists_after")},
                 **{name: sample(value.get(name)) for name in ("samples_before", "samples_after")},
+                "stances": None if value.get("stances") is None else StanceEvidence(**value["stances"]),
             }
         )
 

@@ -4,6 +4,7 @@ where the run left nothing for it."""
 from __future__ import annotations
 
 from penchant.evaluation.evidence import RunEvidence
+from penchant.report.drift import drift_section
 from penchant.report.likelihood import likelihood_section
 from penchant.report.profile import profile_section
 from penchant.report.ranking import ranking_section
@@ -18,5 +19,6 @@ def instruments(evidence: RunEvidence) -> list[Section]:
         ranking_section(evidence),
         likelihood_section(evidence),
         profile_section(evidence),
+        drift_section(evidence),
     )
     return [part for part in made if part is not None]
