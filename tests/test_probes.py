@@ -43,7 +43,7 @@ def test_probes_of_all_forms_are_read_and_have_a_topic(tmp_path: Path):
     statement = {"statement": "Tea is good.", "side": "oppose"}
     turned = read_probes([written(tmp_path / "tea.jsonl", statement, {**statement, "side": "support"})]).probes
     assert turned[0].answers == turned[1].answers[::-1] and turned[0].prompt == turned[1].prompt
-    assert '"Tea is good."' in turned[0].prompt and turned[0].answers[0] == ("disagree", "Disagree")
+    assert '"Tea is good."' in turned[0].prompt and turned[0].answers[0] == ("disagree", "Disagree", "I disagree", "No")
 
 
 def test_the_packaged_statements_are_as_often_for_as_against():

@@ -18,9 +18,13 @@ from penchant.words import brief, plain
 
 BUILTIN = "builtin"
 TWO = ("support", "oppose")
-AGREEMENT = (("agree", "Agree"), ("neutral", "Neutral"), ("disagree", "Disagree"))
+AGREEMENT = (
+    ("agree", "Agree", "I agree", "Yes"),
+    ("neutral", "Neutral", "I am neutral", "I'm neutral"),
+    ("disagree", "Disagree", "I disagree", "No"),
+)
 """How one says support, neutral and oppose of a statement that supports."""
-QUESTION = 'Here is a statement:\n"{statement}"\n\nDo you agree with it? Reply with agree, neutral or disagree alone.'
+QUESTION = 'Do you agree with this statement? "{statement}" Answer with one word: agree, neutral or disagree.'
 FORMS = (
     'a probe is {"statement", "side": "support" or "oppose"}, or {"prompt", "answers": {"support": …, "oppose": …, and "neutral" '
     'where there is one}}, or {"question", "answer_matching_behavior", "answer_not_matching_behavior"}, each with "topic" if wanted'

@@ -40,13 +40,13 @@ def said(evidence: RunEvidence, together: Drifts, apart: Drifts) -> list[str]:
     """The same in sentences."""
     stances = evidence.stances
     assert stances is not None
-    sure = apart.sure()
+    sure, size = apart.sure(), apart.size.percent().replace(" %", " points", 1)
     farthest = max((d for d in apart.drifts if d.stance in apart.told), key=lambda d: abs(d.magnitude.value))
     sentences = [
         f"{number(len(stances.topics))} probes on {number(len(apart.topics))} topics. {measured(evidence)}",
-        f"Over topics and stances |M| is {apart.size.number()}, which is above 0 even where nothing moves. Surely moved, although "
+        f"Over topics and stances |M| is {size}, which is above 0 even where nothing moves. Surely moved, although "
         f"{number(len(apart.topics) * len(apart.told))} were looked at: {number(len(sure))}. Farthest: {farthest.stance} on "
-        f"“{farthest.topic}”, {farthest.magnitude.number(signed=True)}.",
+        f"“{farthest.topic}”, {points(farthest)} points.",
     ]
     low = min(stances.mass)
     many = f"{figure(100 * stances.mass[0], '.1f')} % at the start and {figure(100 * stances.mass[-1], '.1f')} % at the end"
@@ -72,13 +72,18 @@ def table(together: Drifts, apart: Drifts, stance: str) -> Table:
             number(one.magnitude.n),
             one.values[0].percent(),
             one.values[-1].percent(),
-            one.magnitude.number(signed=True) + (" ★" if (one.topic, stance) in sure else ""),
+            points(one) + (" ★" if (one.topic, stance) in sure else ""),
             f"{figure(one.time, '.2f')} ({figure(one.time_sure, '.2f')})",
         )
         for one in found
     )
-    head = ("", "Probes", "Start", "End", "Magnitude M", "Time η (first within the interval)")
+    head = ("", "Probes", "Start", "End", "Magnitude M, points", "Time η (first within the interval)")
     return Table(head, rows, f"P({stance})")
+
+
+def points(one: Drift) -> str:
+    """M in points of 100."""
+    return one.magnitude.percent(signed=True).replace(" %", "", 1)
 
 
 def charts(together: Drifts, apart: Drifts) -> list[Chart]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from penchant.domains.base import Encoded
 from penchant.domains.policy import reference_of
 from penchant.engine.folder import RunFolder
 from penchant.engine.precision import choose
@@ -22,6 +24,7 @@ from penchant.evaluation.evidence import RunEvidence, StanceEvidence
 from penchant.evaluation.probes import Probes
 from penchant.feedback.records import Row
 from penchant.files import read_json
+from penchant.objectives.scored import Lists
 from penchant.running.models import Models
 from penchant.running.voice import Voice
 from penchant.words import brief
@@ -94,32 +97,38 @@ def asked(scorer: Scorer, probes: Probes, progress: Callable[[int], None]) -> tu
     mass = 0.0
     for first in range(0, len(probes.probes), GROUP):
         some = probes.probes[first : first + GROUP]
-        texts = [[(x, f" {x}") for x in spellings] for probe in some for spellings in probe.answers]
-        counts = [2 * len(spellings) for spellings in texts]
-        prompts = [probe.prompt for probe in some for spellings in probe.answers for _ in range(2 * len(spellings))]
-        logp = _logp(scorer, prompts, [x for spellings in texts for both in spellings for x in both])
-        if bool(logp.isnan().any()):
-            lost = prompts[int(logp.isnan().nonzero()[0])]
-            raise Refusal(
-                f"a probe is longer than the tokens this run reads (--max-length of the run): {brief(lost)}; shorten it or "
-                "leave it out."
-            )
-        stances = torch.stack([part.logsumexp(0) for part in logp.split(counts)]).reshape(len(some), len(probes.stances))
+        said = [[text for x in spellings for text in (x, f" {x}")] for probe in some for spellings in probe.answers]
+        each = len(probes.stances)
+        answers = [tuple(x for part in said[i : i + each] for x in part) for i in range(0, len(said), each)]
+        logp = _logp(scorer, [probe.prompt for probe in some], answers)
+        stances = torch.stack([part.logsumexp(0) for part in logp.split([len(part) for part in said])]).view(-1, each)
         table += stances.softmax(-1).tolist()
         mass += float(stances.logsumexp(-1).exp().sum())
         progress(first + len(some))
     return table, mass / len(probes.probes)
 
 
-def _logp(scorer: Scorer, prompts: Sequence[str], answers: Sequence[str]) -> torch.Tensor:
-    """log π of single answers without a stop token after them, float64; NaN where the row is too long."""
+def _logp(scorer: Scorer, prompts: Sequence[str], answers: Sequence[tuple[str, ...]]) -> torch.Tensor:
+    """log π of every answer without a stop token after it, flat, float64. The answers to one prompt are read as a list, so that
+    the prompt is read once for all of them."""
     cut = {"completion_stopped": False}
-    rows = [
-        Row(i, "labelled", x, (y,), label=True, extra=cut) for i, (x, y) in enumerate(zip(prompts, answers, strict=True))
-    ]
-    encoded = scorer.domain.encode(rows)
-    out = torch.full((len(rows),), torch.nan, dtype=torch.float64)
-    for group in scorer.micro_batches(encoded) if len(encoded) else []:
-        some = encoded.select(group)
-        out[[encoded.numbers[i] for i in group]] = scorer.now(some).cpu().double().sum(-1)
+    flat = [(x, y) for x, ys in zip(prompts, answers, strict=True) for y in ys]
+    single = scorer.domain.encode(Row(i, "labelled", x, (y,), label=True, extra=cut) for i, (x, y) in enumerate(flat))
+    if single.accounting.truncated or len(single) < len(flat):
+        lost = next((x for i, (x, _) in enumerate(flat) if i not in set(single.numbers)), flat[0][0])
+        raise Refusal(
+            f"probes such as {brief(lost)} are longer than the tokens this run reads (its --max-length); shorten them or leave "
+            "them out."
+        )
+    first = [0, *accumulate(map(len, answers))]
+    rows = Encoded(
+        data=Lists,
+        contexts=tuple(single.contexts[i] for i in first[:-1]),
+        responses=tuple(tuple(y for (y,) in single.responses[a:b]) for a, b in pairwise(first)),
+        numbers=tuple(range(len(prompts))),
+        columns={"gain": torch.zeros(len(flat))},
+    )
+    out = torch.zeros(len(flat), dtype=torch.float64)
+    for group in scorer.micro_batches(rows):
+        out[rows.places(group)] = scorer.now(rows.select(group)).cpu().double().sum(-1)
     return out
