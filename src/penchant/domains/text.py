@@ -81,7 +81,6 @@ class Text:
         kept: list[Row] = []
         contexts: list[Tensor] = []
         responses: list[tuple[Tensor, ...]] = []
-        weights: list[tuple[Tensor, ...]] = []
         kind = None
         for row in rows:
             kind = kind or row.kind
@@ -96,7 +95,6 @@ class Text:
             kept.append(row)
             contexts.append(context)
             responses.append(answers)
-            weights.append(self._weights(row, answers))
         account.kept = len(kept)
         account.weighted = sum(row.weights is not None for row in kept)
         columns, annotators = _columns(kind or "prompts", kept)
@@ -108,7 +106,7 @@ class Text:
             columns=columns,
             annotators=annotators,
             accounting=account,
-            weights=tuple(weights) if account.weighted else None,
+            weights=tuple(map(self._weights, kept, responses)) if account.weighted else None,
         )
 
     def _weights(self, row: Row, answers: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
