@@ -119,7 +119,7 @@ class Settings(BaseModel):
 
     # Judging the run
     evaluate_every: Count = 0
-    """Steps between evaluations on held-out pairs; 0: before and after only."""
+    """Steps between evaluations: held-out pairs scored, held-out prompts answered once each; 0: before and after only."""
     sample_prompts: Count = 16
     """Held-out prompts that are answered before and after, for the report and the verdict."""
     sample_count: Whole = 2

@@ -1,5 +1,5 @@
-"""How different texts are: distinct-n, its correction for the amount of text, self-BLEU, entropies and the Vendi score.
-All but the last read surfaces; the Vendi score takes whatever likenesses it is handed."""
+"""How different texts are: distinct-n, its correction for the amount of text, self-BLEU, entropies and the Vendi score; and how
+that changed across prompts. All but the Vendi score read surfaces; that takes whatever likenesses it is handed."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.stats import t as student
 
 from penchant.errors import Refusal
 from penchant.evaluation.logistic import Floats
-from penchant.rewards.ngrams import grams, words
+from penchant.evaluation.statistics import Estimate
+from penchant.rewards.ngrams import across, adjusted, grams, words
 
 Tokens = Sequence[str]
 
@@ -30,10 +32,42 @@ def expectation_adjusted_distinct(texts: Sequence[Tokens], vocabulary: int) -> f
     if vocabulary < 1:
         raise Refusal(f"the vocabulary has {vocabulary} words; it must have at least one.")
     found = Counter(token for text in texts for token in text)
-    if not found:
-        return 0.0
-    expected = vocabulary * -math.expm1(found.total() * math.log1p(-1 / vocabulary)) if vocabulary > 1 else 1.0
-    return len(found) / expected
+    return adjusted(len(found), found.total(), vocabulary)
+
+
+BLOCKS = 20
+"""Groups of prompts that the jackknife leaves out in turn, at most."""
+
+
+def across_prompts(
+    before: Sequence[Sequence[str]], after: Sequence[Sequence[str]]
+) -> dict[str, tuple[Estimate, Estimate, Estimate]]:
+    """What `rewards.ngrams.across` counts before and after, and the change, of answers [prompts][answers] to the same prompts in
+    the same order. Drawing a text twice would lower these numbers, so the intervals are a jackknife's over prompts; unknown of
+    one prompt."""
+    if len(before) != len(after) or not before:
+        raise Refusal(
+            f"answers to {len(before)} prompts before and {len(after)} after: they must be to the same, at least one."
+        )
+    both = sorted(zip(before, after, strict=True), key=repr)  # so that the blocks do not depend on the order of the prompts
+    count = min(BLOCKS, len(both))
+
+    def told(some: Sequence[tuple[Sequence[str], Sequence[str]]]) -> dict[str, tuple[float, float, float]]:
+        old, new = across([a for a, _ in some]), across([b for _, b in some])
+        return {name: (old[name], new[name], new[name] - old[name]) for name in old}
+
+    value = told(both)
+    left = [told([one for i, one in enumerate(both) if i % count != k]) for k in range(count)] if count > 1 else []
+
+    def sure(name: str, column: int) -> Estimate:
+        x, spread = value[name][column], math.inf
+        if left:
+            without = np.array([one[name][column] for one in left])
+            spread = math.sqrt((count - 1) / count * float(((without - without.mean()) ** 2).sum()))
+            spread *= float(student.ppf(0.975, count - 1))
+        return Estimate(x, x - spread, x + spread, len(both))
+
+    return {name: (sure(name, 0), sure(name, 1), sure(name, 2)) for name in value}
 
 
 def bleu(candidate: Tokens, references: Sequence[Tokens], n: int = 4) -> float:

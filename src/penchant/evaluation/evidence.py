@@ -117,9 +117,10 @@ class RunEvidence:
     length/chosen, length/rejected; of an objective with memory state/<name>, or state/<name>/<category>.
     kind "state", the last: what such an objective remembers in the end, by name; "name/column" by category.
     kind "eval": accuracy, accuracy/low, accuracy/high, margin, logp/chosen, logp/rejected, and of the ten most probable tokens
-    mass/10/chosen, mass/10/rejected, entropy/10/chosen, entropy/10/rejected (bits).
+    mass/10/chosen, mass/10/rejected, entropy/10/chosen, entropy/10/rejected, renormalised/10/chosen, renormalised/10/rejected
+    (bits); where held-out prompts are answered, of one answer to each distinct/1 to distinct/5, distinct (their mean) and ead.
     kind "round" (on-policy): round (from 1), score (mean over this round's samples) and score/<dimension> where a judge
-    has several, kept, ties, failed, identical, distinct2, length, stopped, sampling (share of the round's time),
+    has several, kept, ties, failed, identical, distinct2, the same seven, length, stopped, sampling (share of the round's time),
     seconds/sample, seconds/judge, seconds/pair, and where sampler and trainer were compared mismatch and mismatch/largest
     (|Δ log π| of a token)."""
     train_pairs: PairEvidence | None = None

@@ -6,7 +6,7 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -188,9 +188,10 @@ def lined(
     share: bool = False,
     log: bool = False,
     exact: bool = False,
+    marks: Mapping[int, str] | None = None,
 ) -> Chart | None:
     """A chart of one or more curves over the steps or rounds; None where the history has none of them.
-    `exact` curves are no measurements: they are drawn as they are, without a running mean."""
+    `exact` curves are no measurements: they are drawn as they are, without a running mean. `marks`: words at steps."""
     drawn = [(curve, points(history, curve)) for curve in wanted]
     drawn = [(curve, at) for curve, at in drawn if len(at)]
     if not drawn:
@@ -203,6 +204,9 @@ def lined(
             trace(axes, curve, at, history, exact)
         if level is not None:
             axes.axhline(level, color=QUIET, linewidth=0.9, linestyle=(0, (1, 2)), zorder=1)
+        for step, word in (marks or {}).items():
+            axes.axvline(step, color=INK, linewidth=0.9, linestyle=(0, (4, 2)), zorder=1)
+            axes.annotate(word, (step, 1.0), (3, -8), ("data", "axes fraction"), "offset points", color=INK, fontsize=8)
         if share:
             axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         if log:

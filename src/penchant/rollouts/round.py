@@ -20,7 +20,7 @@ from penchant.feedback.records import Prompt, Row
 from penchant.rewards.account import why
 from penchant.rewards.base import Comparer, Context, Judge, Judgement
 from penchant.rewards.compare import both_ways
-from penchant.rewards.ngrams import distinct
+from penchant.rewards.ngrams import across, distinct
 from penchant.rollouts import storage
 from penchant.rollouts.pairs import Comparisons, PairSet, make_pairs
 
@@ -98,9 +98,9 @@ class Round:
     def statistics(self) -> dict[str, Any]:
         """One line of the run's history: round, score (mean; not where responses were only compared), score/<dimension>
         where there are several, strength (mean of the pairs') and comparisons where they were compared, kept, ties, failed,
-        identical, distinct2, length (mean, in tokens), stopped (share), sampling (share of the time), seconds/sample,
-        seconds/judge, seconds/pair; mismatch and mismatch/largest (|Δ log π| of a token) where sampler and trainer were
-        compared."""
+        identical, distinct2, what `rewards.ngrams.across` counts, length (mean, in tokens), stopped (share), sampling (share of
+        the time), seconds/sample, seconds/judge, seconds/pair; mismatch and mismatch/largest (|Δ log π| of a token) where sampler
+        and trainer were compared."""
         valid = torch.isfinite(self.judgement.total)
         reward = self.judgement.reward[valid].double()
         parts = zip(self.judgement.names, reward.mean(0).tolist(), strict=True) if len(self.judgement.names) > 1 else ()
@@ -118,6 +118,7 @@ class Round:
             "failed": self.pairs.failed,
             "identical": self.pairs.identical,
             "distinct2": distinct((text for group in self.samples.texts for text in group), 2),
+            **across(self.samples.texts),
             "length": sum(lengths) / len(lengths),
             "stopped": sum(stopped) / len(stopped),
             "sampling": self.sampling_share,

@@ -294,7 +294,7 @@ class Alignment:
 
         def evaluate(step: int) -> dict[str, float]:
             assert prepared.held_pairs is not None
-            return measure.line(prepared.held_pairs, "held-out pairs")
+            return measure.line(prepared.held_pairs, "held-out pairs") | measure.variety(prepared.held_prompts)
 
         job = Job(
             wrapped,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from penchant.domains import blocks, logits, merging, paths, policy, tree, trunk
-from penchant.domains.base import Encoded
+from penchant.domains.base import Encoded, Samples
 from penchant.domains.paths import ScoringPath
 from penchant.domains.sharding import gathered
 from penchant.engine.precision import Precision
@@ -33,10 +33,11 @@ from penchant.objectives.scored import Batch, Lists, Pairs, Scored, masks
 from penchant.references.store import Store
 from penchant.rewards.base import Comparer, Context, Judge, Judgement
 from penchant.rewards.compare import WinAgainst
+from penchant.rewards.ngrams import across
 from penchant.rollouts.round import judged
 from penchant.version import __version__
 
-WATCHED = TopK()
+WATCHED = TopK(renormalise=True)
 """What is followed of held-out pairs besides what the objective reads."""
 
 
@@ -96,6 +97,25 @@ class Measure:
             **watched,
         }
 
+    def variety(self, contexts: Sequence[Context]) -> dict[str, float]:
+        """How different the policy's answers to different prompts are, one to each, with the same seed at every call; empty
+        without prompts."""
+        return across(self._answered(contexts, 1).texts) if contexts else {}
+
+    def _answered(self, contexts: Sequence[Context], count: int) -> Samples:
+        scorer, settings = self.anchors.scorer, self.settings
+        with gathered(scorer.policy):
+            return scorer.domain.sample(
+                scorer.policy,
+                self._asked(contexts),
+                count=count,
+                limit=settings.limit,
+                temperature=settings.temperature,
+                top_p=settings.top_p,
+                seed=settings.seed + 7,
+                scored=False,
+            )
+
     def _pairs(self, rows: Encoded, batch: Batch) -> PairEvidence:
         assert isinstance(batch, Pairs)
         seen: dict[bytes, int] = {}
@@ -153,17 +173,7 @@ class Measure:
     def _samples(self, contexts: Sequence[Context]) -> SampleEvidence:
         scorer, settings, judge = self.anchors.scorer, self.settings, self._judge(contexts)
         self.anchors.progress("answering held-out prompts", 0, 1)
-        with gathered(scorer.policy):
-            samples = scorer.domain.sample(
-                scorer.policy,
-                self._asked(contexts),
-                count=settings.sample_count,
-                limit=settings.limit,
-                temperature=settings.temperature,
-                top_p=settings.top_p,
-                seed=settings.seed + 7,
-                scored=False,
-            )
+        samples = self._answered(contexts, settings.sample_count)
         # Both are scored here, in the run's own precision: a KL must not measure the difference of two number formats.
         mask = masks(samples.encoded.lengths)
         all_of = lambda score: self._all(samples.encoded, lambda some: [score(some)])[0]  # noqa: E731
