@@ -15,8 +15,10 @@ import torch
 from penchant.errors import Refusal
 from penchant.evaluation import lists
 from penchant.evaluation.evidence import RunEvidence
+from penchant.evaluation.listwise import list_ranking
 from penchant.evaluation.table import before_after
 from penchant.objectives import Lists, Scored, read
+from penchant.report.ranking import ranking_section
 from penchant.run import align
 
 GOOD = ["good day", "happy cat", "thank you", "yes please", "good night", "the cat is happy"]
@@ -76,6 +78,12 @@ def test_a_run_on_lists_learns_and_shows_how_they_are_ranked(tmp_path: Path, tin
     table = {row.name: row for row in before_after(run.evidence, resamples=200)}
     assert table["pairs in order on unseen lists"].after.value > 0.7
     assert table["best first on unseen lists"].word == table["NDCG on unseen lists"].word == "better"
+    ranked = list_ranking(run.evidence, resamples=200)
+    assert ranked is not None and ranked.pairwise.value > ranked.pairwise_before.value
+    section = ranking_section(run.evidence)
+    assert section is not None and section.title == "Ranking of unseen lists" and "Of 24 lists" in section.said[0]
+    pairs = sum(g > h for gain in after.gain for g in gain for h in gain)
+    assert sum(int(row[1]) for row in section.tables[0].rows) == pairs
     again = RunEvidence.from_json(json.loads(json.dumps(run.evidence.to_json())))
     assert again.lists_after == after
 

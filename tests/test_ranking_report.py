@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from evidence_example import offline
 from penchant.errors import Refusal
+from penchant.evaluation.evidence import ListEvidence, RunEvidence
+from penchant.evaluation.listwise import all_pairs, list_ranking, ranks_exactly, ranks_pairwise
 from penchant.evaluation.ranking import (
     RankingReport,
     dpo_threshold,
@@ -20,8 +22,6 @@ from penchant.evaluation.ranking import (
     ipo_threshold,
     ranking_of,
     ranking_report,
-    ranks_exactly,
-    ranks_pairwise,
 )
 
 
@@ -153,6 +153,24 @@ def test_a_list_is_right_where_the_whole_order_is_and_pair_by_pair():
     assert ranks_pairwise([-1, -3, -2], [3, 2, 1]) == pytest.approx(2 / 3)  # Kendall's τ is 1/3
     assert ranks_exactly([-1, -1], [2, 1]) == 1.0 and ranks_exactly([-2, -1, -3], [2, 2, 1]) == 1.0
     assert math.isnan(ranks_pairwise([-1, -2], [1, 1]))
+
+
+def test_every_two_responses_of_a_list_with_different_grades_are_a_pair_of_its_group():
+    logp, gain = [[-1.0, -2.0, -3.0], [-5.0, -4.0]], [[2.0, 0.0, 0.0], [0.0, 1.0]]
+    start = [[-3.0, -2.0, -1.0], [-4.0, -5.0]]
+    zero, length = [[0.0] * 3, [0.0] * 2], [[1, 2, 3], [4, 5]]
+    after = ListEvidence([7, 9], logp, gain, logp, start, length)
+    pairs = all_pairs(after)
+    assert pairs is not None and (pairs.numbers, pairs.groups) == ([7, 7, 9], [0, 0, 1])
+    assert (pairs.logp_chosen, pairs.logp_rejected) == ([-1.0, -1.0, -4.0], [-2.0, -3.0, -5.0])
+    assert (pairs.ref_chosen, pairs.length_rejected) == ([-3.0, -3.0, -5.0], [2, 3, 4])
+    run = RunEvidence({}, {}, {}, lists_before=ListEvidence([7, 9], zero, gain, start, start, length), lists_after=after)
+    found, listed = ranking_of(run, resamples=50), list_ranking(run, resamples=50)
+    assert found is not None and listed is not None
+    assert (found.accuracy.value, found.reference.value, found.accuracy.n) == (1.0, 0.0, 3)
+    assert (listed.exact.value, listed.exact_before.value, listed.exact_change.value, listed.exact.n) == (1.0, 0.0, 1.0, 2)
+    assert listed.pairwise.value == 1.0 and listed.pairwise_before.value == 0.0
+    assert all_pairs(ListEvidence([7], [[0.0, 1.0]], [[0.0, 1.0]])) is None  # a reward model, or a run that noted none
 
 
 def test_a_runs_report_reads_beta_from_its_own_rewards():

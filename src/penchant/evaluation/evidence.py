@@ -50,6 +50,12 @@ class ListEvidence:
     """The objective's own implicit reward of each response."""
     gain: list[list[float]]
     """The grade that the data gives it."""
+    logp: list[list[float]] | None = None
+    """log π of each whole response, in nats; None of a reward model, which has none, and of runs that did not note it."""
+    ref: list[list[float]] | None = None
+    """log π_ref of the same; None without a reference."""
+    length: list[list[int]] | None = None
+    """Tokens of the responses, where log π is noted."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 
 from penchant.evaluation.evidence import ListEvidence
 from penchant.objectives.base import Objective
-from penchant.objectives.scored import Lists
+from penchant.objectives.scored import Lists, Scored
 
 Measure = Callable[[Sequence[float], Sequence[float]], float]
 """A number of one list's rewards and grades."""
@@ -21,17 +21,36 @@ Measure = Callable[[Sequence[float], Sequence[float]], float]
 def list_evidence(objective: Objective, batches: Iterable[Lists], numbers: Sequence[int]) -> ListEvidence:
     """The numbers of scored batches, in order; `numbers` are the rows' numbers in their source. Lists whose grades are all
     equal prefer nothing and are left out."""
-    rewards, gains = [], []
+    columns: dict[str, list[list[float]]] = {name: [] for name in ("reward", "gain", "logp", "ref", "length")}
+    speaks, referenced = objective.needs.head == "lm", True
     for batch in batches:
         batch = batch.kept()
-        reward, mask = batch.dense(objective.reward(batch.y))
-        gain, _ = batch.dense(batch.gain)
-        rewards += [row[there].tolist() for row, there in zip(reward, mask, strict=True)]
-        gains += [row[there].tolist() for row, there in zip(gain, mask, strict=True)]
-    if len(rewards) != len(numbers):
-        raise ValueError(f"{len(rewards)} scored lists but {len(numbers)} row numbers.")
-    kept = [i for i, gain in enumerate(gains) if len(set(gain)) > 1]
-    return ListEvidence([numbers[i] for i in kept], [rewards[i] for i in kept], [gains[i] for i in kept])
+        y, found = batch.y, {"reward": objective.reward(batch.y), "gain": batch.gain}
+        if speaks:
+            found |= {"logp": _total(y.logp, y), "length": y.mask.sum(-1).double()}
+        if speaks and y.ref is not None:
+            found["ref"] = _total(y.ref, y)
+        referenced &= "ref" in found
+        for name, x in found.items():
+            table, mask = batch.dense(x)
+            columns[name] += [row[there].tolist() for row, there in zip(table, mask, strict=True)]
+    if len(columns["reward"]) != len(numbers):
+        raise ValueError(f"{len(columns['reward'])} scored lists but {len(numbers)} row numbers.")
+    kept = [i for i, gain in enumerate(columns["gain"]) if len(set(gain)) > 1]
+    some = {name: [x[i] for i in kept] for name, x in columns.items() if x}
+    return ListEvidence(
+        [numbers[i] for i in kept],
+        some.get("reward", []),
+        some.get("gain", []),
+        some.get("logp", []) if speaks else None,
+        some.get("ref", []) if referenced else None,
+        [[int(n) for n in row] for row in some.get("length", [])] if speaks else None,
+    )
+
+
+def _total(x: torch.Tensor, y: Scored) -> torch.Tensor:
+    """Σ over each response's steps, [n], each counted once whatever the batch's weights are."""
+    return torch.where(y.mask, x.double(), 0.0).sum(-1)
 
 
 def best_first(reward: Sequence[float], gain: Sequence[float]) -> float:

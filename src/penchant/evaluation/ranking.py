@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from penchant.errors import Refusal
 from penchant.evaluation.evidence import PairEvidence, RunEvidence
+from penchant.evaluation.listwise import all_pairs
 from penchant.evaluation.statistics import RESAMPLES, Difference, Estimate, difference, mean, share
 
 Floats = NDArray[np.float64]
@@ -254,9 +255,12 @@ ASSUMED = 0.1
 
 
 def ranking_of(evidence: RunEvidence, *, resamples: int = RESAMPLES) -> RankingReport | None:
-    """The report of a run's held-out pairs after training, against its start; None where there are none. β is that of the
-    run's own rewards, where they are DPO's up to a factor, else 0.1."""
+    """The report of a run's held-out pairs after training, against its start; None where there are none. Of lists it is every
+    pair of a list with different grades, its list being the group that intervals draw. β is that of the run's own rewards, where
+    they are DPO's up to a factor, else 0.1."""
     after, before = evidence.pairs_after, evidence.pairs_before
+    if (whole := all_pairs(evidence.lists_after)) is not None and whole.numbers:
+        after, before = whole, all_pairs(evidence.lists_before)
     if after is None or not after.numbers or not evidence.speaks:
         return None
     refs = (after.ref_chosen, after.ref_rejected)
@@ -274,24 +278,3 @@ def ranking_of(evidence: RunEvidence, *, resamples: int = RESAMPLES) -> RankingR
         groups=after.groups,
         resamples=resamples,
     )
-
-
-# Lists ---------------------------------------------------------------------------------------------
-
-
-def ranks_exactly(logp: Sequence[float], gain: Sequence[float]) -> float:
-    """1 where log π puts the whole list in the order of its grades: no better response below a worse one. Equal grades may
-    stand either way, and equal log-probs are right, as in pairs. Definition A.8 (which knows no equal grades)."""
-    return float(all(_pairs(logp, gain)))
-
-
-def ranks_pairwise(logp: Sequence[float], gain: Sequence[float]) -> float:
-    """Share of the list's pairs of unequal grade that log π ranks right, equal log-probs among them: (1 + τ) / 2 of Kendall's
-    τ where no log-probs are equal. NaN for a list whose grades are all equal."""
-    right = _pairs(logp, gain)
-    return sum(right) / len(right) if right else float("nan")
-
-
-def _pairs(logp: Sequence[float], gain: Sequence[float]) -> list[bool]:
-    both = list(zip(logp, gain, strict=True))
-    return [p >= q for p, g in both for q, h in both if g > h]

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from penchant.evaluation.evidence import RunEvidence
+from penchant.evaluation.listwise import ListRanking, list_ranking
 from penchant.evaluation.ranking import RankingReport, dpo_threshold, ranking_of
 from penchant.evaluation.statistics import Estimate, short
 from penchant.report.charts import BLUE, INK, ORANGE, Chart, draw
@@ -29,7 +30,22 @@ def ranking_section(evidence: RunEvidence) -> Section | None:
         "the more probable of the two? A pair that the reference ranks wrong by c nats is right only once its loss is below "
         "−log σ(βc)."
     )
-    return Section("ranking", "Ranking of unseen pairs", lead, said(found), (quadrants(found),), tuple(charts(found)))
+    sentences, listed = said(found), list_ranking(evidence)
+    if listed is not None:
+        sentences = (in_lists(listed), *sentences)
+    title = "Ranking of unseen pairs" if listed is None else "Ranking of unseen lists"
+    return Section("ranking", title, lead, sentences, (quadrants(found),), tuple(charts(found)))
+
+
+def in_lists(found: ListRanking) -> str:
+    """The lists themselves, before their pairs."""
+    change = lambda x: x.percent(signed=True).replace(" %", " points", 1)  # noqa: E731
+    return (
+        f"Of {number(found.exact.n)} lists {found.exact.percent()} stand wholly in the order of their grades by log π, "
+        f"{found.exact_before.percent()} by the start's ({change(found.exact_change)}); of a list's pairs "
+        f"{found.pairwise.percent()} are right, {found.pairwise_before.percent()} by the start's "
+        f"({change(found.pairwise_change)}). Below, every two responses of a list with different grades are a pair."
+    )
 
 
 def said(found: RankingReport) -> tuple[str, ...]:
