@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from penchant.evaluation.compared import Cell, Compared, Cost, Failure
 from penchant.evaluation.evidence import RunEvidence
 from penchant.objectives.reader import read
 from penchant.report.compare import command, render
+from penchant.report.comparison_charts import courses
 from penchant.run import Run, compare
 from penchant.running.grid import points, read_grid, varied
 
@@ -180,20 +182,86 @@ def runs(**shifts: float) -> tuple[Cell, ...]:
 
 def test_a_winner_is_named_with_how_surely_and_at_what_price() -> None:
     found = Compared(runs(DPO=0.0, IPO=0.5, SimPO=0.1))
-    assert found.winner == "IPO()" and headline(found) == "IPO() is best"
+    assert found.winner == "IPO()" and headline(found) == "IPO is best"
     said = " ".join(answer(found))
-    assert "surely above each of the other 2. The nearest is SimPO()" in said and "over seeds" in said
-    assert "The price of IPO()" in said and "30 CPU-seconds a run" in said
+    assert "surely above each of the other 2. The nearest is SimPO," in said and "over seeds" in said
+    assert "The price of IPO:" in said and "30 CPU-seconds a run" in said
     assert equal_compute(found).startswith("Every run takes the same rows")
 
 
 def test_equals_and_lost_contenders_leave_no_winner_and_the_reason_is_told() -> None:
     equal = Compared(runs(DPO=0.3, IPO=0.3))
-    assert equal.winner is None and "is not surely above" in answer(equal)[0] and headline(equal) == "No winner"
+    assert equal.winner is None and headline(equal) == "No winner"
+    assert answer(equal)[0].startswith("DPO and IPO have the same judge's score, ")
+    near = Compared(runs(DPO=0.001, LNDPO=0.0, SimPO=0.0))
+    assert re.search(r"but is not surely above \w+ or \w+; the nearest is \w+, by \+0\.0", answer(near)[0])
     lost = Compared(runs(DPO=0.0, IPO=0.5), (Failure("KTO()", 0, "KTO/seed-0", "no memory"),))
     assert lost.winner is None and "KTO() did not finish" in answer(lost)[0]
     alone = Compared(tuple(c for c in runs(DPO=0.0, IPO=0.9) if c.seed == 0))
     assert alone.winner is None and "one seed cannot tell" in answer(alone)[0]
+
+
+def ranker(contender: str, seed: int, begun: list[float], ended: list[float]) -> Cell:
+    """A run without judge whose implicit margins on held-out pairs were the first, and came to be the second."""
+    base = example.offline(steps=6, held_out=20)
+    pairs = base.pairs_after
+    assert pairs is not None
+    sides = [
+        dataclasses.replace(pairs, reward_chosen=margins, reward_rejected=[0.0] * 20, ref_chosen=None, ref_rejected=None)
+        for margins in (begun, ended)
+    ]
+    evidence = dataclasses.replace(
+        base, pairs_before=sides[0], pairs_after=sides[1], samples_before=None, samples_after=None
+    )
+    return cell(contender, seed, 0.0, evidence=evidence)
+
+
+def test_an_objective_is_not_best_by_how_its_start_already_ranked() -> None:
+    ranks = [1.0] * 19 + [-1.0]
+    still = [
+        ranker("SimPO()", seed, ranks, [m * (1.1 if i % 2 else 0.9) for i, m in enumerate(ranks)]) for seed in (0, 1, 2)
+    ]
+    learns = [ranker("DPO()", seed, [0.0] * 20, [1.0] * 17 + [-1.0] * 3) for seed in (0, 1, 2)]
+    found = Compared((*still, *learns))
+    assert found.primary is not None and found.primary.key == "change"
+    assert {name: r.value for name, r in found.judged.items()} == {"SimPO()": 0.45, "DPO()": 0.85}
+    assert found.winner == "DPO()" and "their accuracies were 50 to 95 %" in answer(found)[1]
+    assert Compared((*still, *learns), by="accuracy").winner != "DPO()"
+    assert "before training 95.0 %" in render(found)
+    alike = Compared((*learns, *(dataclasses.replace(c, contender="IPO()", point="IPO()") for c in learns)))
+    assert (
+        alike.primary is not None and alike.primary.key == "accuracy" and "Before training" not in " ".join(answer(alike))
+    )
+
+
+def test_reward_models_are_compared_without_log_probs() -> None:
+    cells = [ranker(name, seed, [0.0] * 20, [1.0] * 20) for name in ("BT()", "PL()") for seed in (0, 1)]
+    mute: dict[str, Any] = {"logp_chosen": [], "logp_rejected": []}
+    silent = []
+    for one in cells:
+        pairs = [one.evidence.pairs_before, one.evidence.pairs_after]
+        before, after = (dataclasses.replace(side, **mute) for side in pairs if side is not None)
+        evidence = dataclasses.replace(one.evidence, pairs_before=before, pairs_after=after)
+        silent.append(dataclasses.replace(one, evidence=evidence))
+    assert {measure.key for measure in Compared(tuple(silent)).measures} == {"accuracy", "change"}
+
+
+def test_names_are_as_short_as_they_tell_apart_and_the_table_has_them_in_full() -> None:
+    written = ("KTO(beta=0.1, desirable=1.0)", "DPO(beta=0.1)", "DPO(beta=0.5)")
+    found = Compared(tuple(cell(name, seed, 0.0) for name in written for seed in (0, 1)))
+    assert [found.called(name) for name in written] == ["KTO", "DPO(beta=0.1)", "DPO(beta=0.5)"]
+    page = render(found)
+    assert page.count("KTO(beta=0.1, desirable=1.0)") == 1 and "<strong>DPO(beta=0.5)</strong>" in page
+
+
+def test_log_probs_in_training_are_shown_apart_from_the_rows_of_each_step() -> None:
+    one, other = runs(DPO=0.0)[:2], runs(IPO=0.0)[:2]
+    raised = []
+    for c in other:
+        lines = [{**x, "logp/chosen": x["logp/chosen"] + 0.5} if x["kind"] == "step" else x for x in c.evidence.history]
+        raised.append(dataclasses.replace(c, evidence=dataclasses.replace(c.evidence, history=lines)))
+    chart = next(c for c in courses(Compared((*one, *raised))) if "less the mean" in c.title)
+    assert "DPO −0.25; IPO +0.25." in chart.said
 
 
 def test_runs_that_were_not_measured_alike_are_not_compared() -> None:

@@ -53,7 +53,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     asked.add_argument("--judge", metavar="JUDGE", help=ASKED["judge"].partition("; needed")[0])
     asked.add_argument("--unseen", metavar="DATA", help="rows to judge all runs on, such as another data set's prompts")
     asked.add_argument(
-        "--by", choices=BY, help="what the winner is named by (default: the judge's score, without a judge the accuracy)"
+        "--by",
+        choices=BY,
+        help="what the winner is named by (default: the judge's score; without a judge the accuracy on unseen pairs, or that of "
+        "the change where objectives begin with different ones)",
     )
     asked.add_argument("--at-once", metavar="N", help="runs at the same time (default: as cores, GPUs and memory allow)")
     asked.add_argument(

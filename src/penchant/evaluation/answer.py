@@ -7,7 +7,7 @@ from collections import Counter
 
 from penchant.evaluation.compared import Arm, Compared, Gap
 from penchant.evaluation.comparison import ALPHA
-from penchant.evaluation.measures import Measure
+from penchant.evaluation.measures import MEASURES, Measure
 from penchant.evaluation.statistics import Estimate, short
 from penchant.words import figure
 
@@ -30,7 +30,7 @@ def sure(p: float) -> str:
 
 def headline(found: Compared) -> str:
     """A few words: who is best, or that nobody is."""
-    return "No winner" if found.winner is None else f"{found.winner} is best"
+    return "No winner" if found.winner is None else f"{found.called(found.winner)} is best"
 
 
 def answer(found: Compared) -> list[str]:
@@ -42,38 +42,64 @@ def answer(found: Compared) -> list[str]:
         ]
     gaps = found.gaps(measure)
     order = sorted(found.judged, key=lambda name: -found.judged[name].value)
-    lines = [_which(found, measure, gaps, order), *_besides(found, measure, gaps, order), *_start(found, measure, order)]
+    lines = [_which(found, measure, gaps, order), *_begun(found, measure)]
+    lines += [*_besides(found, measure, gaps, order), *_start(found, measure, order)]
     return [*lines, *_price(found, order), *_harm(found, order)]
 
 
 def _which(found: Compared, measure: Measure, gaps: list[Gap], order: list[str]) -> str:
-    first = order[0] if order else ""
-    mine = [gap for gap in gaps if gap.a == first]
     if len(order) < 2:
         return "There is only one objective, and nothing to hold it against."
-    value = said(measure, found.judged[first].value)
+    first, value = found.called(order[0]), said(measure, found.judged[order[0]].value)
+    mine = [gap for gap in gaps if gap.a == order[0]]
     if found.incomplete:
         missing = ", ".join(found.incomplete)
         return (
             f"{missing} did not finish or was not measured, and what it would have shown is not known. Of the "
             f"others {first} has the highest {measure.name}, {value}."
         )
-    nearest = min(mine, key=lambda gap: gap.contrast.value)
-    weakest = max(mine, key=lambda gap: gap.contrast.p)
-    by = _between(measure, nearest)
     if found.winner is not None:
+        nearest, weakest = min(mine, key=lambda gap: gap.contrast.value), max(mine, key=lambda gap: gap.contrast.p)
         whom = "the other" if len(order) == 2 else f"each of the other {len(order) - 1}"
         return (
-            f"{first} is best: {measure.name} {value}, surely above {whom}. The nearest is {nearest.b}, by {by}; the least sure "
-            f"of these differences has {sure(weakest.contrast.p)}."
+            f"{first} is best: {measure.name} {value}, surely above {whom}. The nearest is {found.called(nearest.b)}, by "
+            f"{_between(measure, nearest)}; the least sure of these differences has {sure(weakest.contrast.p)}."
         )
-    why = (
-        "one seed cannot tell what another would have shown"
-        if len(found.judged[first].seeds) < 2
-        else sure(weakest.contrast.p)
-    )
-    other = _between(measure, weakest)
-    return f"{first} has the highest {measure.name}, {value}, but is not surely above {weakest.b} (by {other}; {why})."
+    rivals = [gap for gap in mine if gap.contrast.p >= ALPHA]
+    nearest = min(rivals, key=lambda gap: gap.contrast.value)
+    lone = len(found.judged[order[0]].seeds) < 2
+    why = "one seed cannot tell what another would have shown" if lone else sure(nearest.contrast.p)
+    names = [found.called(gap.b) for gap in rivals]
+    if equal := [gap for gap in rivals if abs(gap.contrast.value) < 1e-9]:
+        rest = [gap for gap in rivals if gap not in equal]
+        shared = ", ".join([first, *(found.called(gap.b) for gap in equal[:-1])])
+        tied = f"{shared} and {found.called(equal[-1].b)} have the same {measure.name}, {value}, the highest"
+        if not rest:
+            return f"{tied}."
+        why = why if lone else f"each p ≥ {min(gap.contrast.p for gap in rest):.2g}"
+        return f"{tied}, and {first} is not surely above {_either([found.called(gap.b) for gap in rest])} ({why})."
+    by = f"by {_between(measure, nearest)}"
+    whom = f"{_either(names)}; the nearest is {names[rivals.index(nearest)]}, {by} ({why})"
+    if len(rivals) == 1:
+        whom = f"{names[0]} ({by}; {why})"
+    return f"{first} has the highest {measure.name}, {value}, but is not surely above {whom}."
+
+
+def _either(names: list[str]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}" if names[1:] else names[0]
+
+
+def _begun(found: Compared, measure: Measure) -> list[str]:
+    """Why accuracies are not held against each other, where that is so."""
+    if measure.key != "change" or found.by is not None:
+        return []
+    plain = next(m for m in MEASURES if m.key == "accuracy")
+    told = [r.prompts.value for arm in found.arms if (r := found.begun(arm, plain)) is not None]
+    return [
+        f"Before training their accuracies were {figure(100 * min(told), '.0f')} to {figure(100 * max(told), '.0f')} %: an "
+        "objective without a reference begins with how the start model ranks, one with it at 50 %. So what is compared is which "
+        "pairs training moved the right way."
+    ]
 
 
 def _between(measure: Measure, gap: Gap) -> str:
@@ -88,7 +114,10 @@ def _besides(found: Compared, measure: Measure, gaps: list[Gap], order: list[str
     if not held:
         alone = len(gaps) == 1 or found.winner is not None
         return [] if alone else ["Asked all at once, no two of them are told apart (Holm)."]
-    pairs = "; ".join(f"{gap.a} above {gap.b} ({between(measure, gap.contrast.prompts, signed=True)})" for gap in held[:6])
+    pairs = "; ".join(
+        f"{found.called(gap.a)} above {found.called(gap.b)} ({between(measure, gap.contrast.prompts, signed=True)})"
+        for gap in held[:6]
+    )
     more = f"; and {len(held) - 6} more" if len(held) > 6 else ""
     return [f"Sure when all differences are asked at once (Holm): {pairs}{more}."]
 
@@ -103,8 +132,8 @@ def _start(found: Compared, measure: Measure, order: list[str]) -> list[str]:
     what = "what it began with" if measure.key != "wins" else "a tie with the start"
     if not above and not below:
         return [f"None is surely above or below {what} (Holm)."]
-    lines = [f"Surely above {what} (Holm): {', '.join(above)}."] if above else []
-    return lines + ([f"Surely below {what} (Holm): {', '.join(below)}."] if below else [])
+    lines = [f"Surely above {what} (Holm): {', '.join(map(found.called, above))}."] if above else []
+    return lines + ([f"Surely below {what} (Holm): {', '.join(map(found.called, below))}."] if below else [])
 
 
 def _price(found: Compared, order: list[str]) -> list[str]:
@@ -116,7 +145,7 @@ def _price(found: Compared, order: list[str]) -> list[str]:
     range_of = lambda values: f"{min(values):,.0f} to {max(values):,.0f}" if values else "–"  # noqa: E731
     beside = f" (the others {range_of([o.cpu for o in others])})" if others else ""
     parts.append(f"{arm.cpu:,.0f} CPU-seconds a run{beside} for {arm.steps:,} steps over {arm.tokens:,.0f} tokens")
-    return [f"The price of {arm.point}: {'; '.join(parts)}."]
+    return [f"The price of {found.titled(arm)}: {'; '.join(parts)}."]
 
 
 def _paid(found: Compared, arm: Arm, others: list[Arm], key: str) -> str:
@@ -141,7 +170,10 @@ def _harm(found: Compared, order: list[str]) -> list[str]:
         if word in ("collapsed", "unstable", "chosen falling", "length drift", "nothing learned", "memorised"):
             bad[word] = n
     cells = len(found.best[order[0]].cells)
-    return [f"Of its {cells} runs {n} {'has' if n == 1 else 'have'} the verdict “{word}”." for word, n in bad.items()]
+    return [
+        f"Of the {cells} runs of {found.called(order[0])} {n} {'has' if n == 1 else 'have'}, judged alone, the verdict “{word}”."
+        for word, n in bad.items()
+    ]
 
 
 def equal_compute(found: Compared) -> str:

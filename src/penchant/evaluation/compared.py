@@ -4,6 +4,7 @@ and at what price. It reads the evidence of finished runs; training them is some
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections import Counter
 from collections.abc import Mapping
@@ -192,6 +193,15 @@ class Compared:
     def contenders(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(arm.contender for arm in self.arms))
 
+    def called(self, contender: str) -> str:
+        """A name for sentences and legends: its methods without their fields, where no other has the same methods."""
+        bare = {one: re.sub(r"\([^()]*\)", "", one) for one in self.contenders}
+        return bare[contender] if list(bare.values()).count(bare[contender]) == 1 else contender
+
+    def titled(self, arm: Arm) -> str:
+        """The same for a grid point, which is written out where its contender has several."""
+        return self.called(arm.contender) if len(self.arms_of(arm.contender)) == 1 else arm.point
+
     def arms_of(self, contender: str) -> list[Arm]:
         return [arm for arm in self.arms if arm.contender == contender]
 
@@ -208,9 +218,13 @@ class Compared:
     def reading(self, arm: Arm, measure: Measure) -> Reading | None:
         return Reading.of(arm.readings(measure), measure)
 
+    def begun(self, arm: Arm, measure: Measure) -> Reading | None:
+        """What an arm itself began with, where objectives begin differently: the accuracy of an implicit reward."""
+        return Reading.of(arm.readings(measure, start=True), measure) if measure.key == "accuracy" else None
+
     def start(self, measure: Measure) -> Reading | None:
-        """The start model's, where it is one for all: an implicit reward's accuracy is each objective's own."""
-        if measure.key == "accuracy":
+        """The start model's, where it is one for all: an implicit reward's accuracy is each objective's own, and of no change."""
+        if measure.key in ("accuracy", "change"):
             return None
         for arm in self.arms:
             if (found := arm.readings(measure, start=True)) is not None:

@@ -45,7 +45,7 @@ def identity(evidence: RunEvidence) -> tuple[Hashable, ...]:
     return (None if pair is None else tuple(pair.numbers), None if said is None else tuple(said.prompts))
 
 
-def _on_pairs(of: Callable[[PairEvidence], Values], before: bool = False) -> Callable[[RunEvidence], Values | None]:
+def _on_pairs(of: Callable[[PairEvidence], Values | None], before: bool = False) -> Callable[[RunEvidence], Values | None]:
     def read(evidence: RunEvidence) -> Values | None:
         found = evidence.pairs_before if before else evidence.pairs_after
         return None if found is None else of(found)
@@ -67,15 +67,28 @@ def _accuracy(found: PairEvidence) -> Values:
     return pairs.hits(pairs.margins(found))
 
 
-def _ranked(found: PairEvidence) -> Values:
+def _changed(evidence: RunEvidence) -> Values | None:
+    before, after = evidence.pairs_before, evidence.pairs_after
+    return None if before is None or after is None else pairs.hits(pairs.gains(before, after))
+
+
+def _unchanged(evidence: RunEvidence) -> Values | None:
+    return (
+        None if _changed(evidence) is None or evidence.pairs_before is None else [0.5] * len(evidence.pairs_before.numbers)
+    )
+
+
+def _ranked(found: PairEvidence) -> Values | None:
     """Definition 2.2 of arXiv 2405.19534: a tie counts as right."""
+    if not found.speaks:  # a reward model has no log-probs
+        return None
     return [float(w >= l) for w, l in zip(found.logp_chosen, found.logp_rejected, strict=True)]
 
 
 def _moved(evidence: RunEvidence) -> Values | None:
     """By pair, so that the mean over pairs is Σ change of log π / Σ tokens, as a run's own report has it."""
     before, after = evidence.pairs_before, evidence.pairs_after
-    if before is None or after is None:
+    if before is None or after is None or not after.speaks:
         return None
     tokens = pairs.tokens(after.length_chosen)
     each = math.fsum(tokens) / len(tokens)
@@ -110,6 +123,10 @@ def _against_chosen(found: SampleEvidence) -> Values | None:
 
 def _kl(found: SampleEvidence) -> Values | None:
     return None if found.kl is None else samples.per_prompt(found.kl)
+
+
+def _cut(found: SampleEvidence) -> Values:
+    return [1 - ended for ended in samples.stopped_by_prompt(found)]
 
 
 def _nothing(evidence: RunEvidence) -> None:
@@ -154,6 +171,16 @@ MEASURES = (
         "Share of held-out pairs whose chosen response has the greater implicit reward, each objective by its own; a tie is half.",
     ),
     Measure(
+        "change",
+        "accuracy of the change",
+        "%",
+        1,
+        _changed,
+        _unchanged,
+        "Share of held-out pairs on which training raised the implicit reward of the chosen more than that of the rejected, each "
+        "objective by its own; a tie is half, so every start has 50 %. With a reference this is the accuracy.",
+    ),
+    Measure(
         "ranking",
         "plain ranking",
         "%",
@@ -179,7 +206,16 @@ MEASURES = (
         0,
         _on_samples(samples.per_prompt_lengths),
         _on_samples(samples.per_prompt_lengths, before=True),
-        "Tokens of a sampled answer.",
+        "Tokens of a sampled answer; one that was cut counts as far as it came.",
+    ),
+    Measure(
+        "cut",
+        "cut at the limit",
+        "%",
+        0,
+        _on_samples(_cut),
+        _on_samples(_cut, before=True),
+        "Share of sampled answers that had not ended. Where it is large, lengths say little.",
     ),
     Measure(
         "chosen",
@@ -191,14 +227,20 @@ MEASURES = (
         "Change of log π of the held-out chosen responses, in nats a token. A margin can grow while it falls.",
     ),
 )
-_ON_PAIRS = {"accuracy", "ranking", "chosen"}
+_ON_PAIRS = {"accuracy", "change", "ranking", "chosen"}
 
 
 def primary(evidences: Sequence[RunEvidence], by: str | None) -> Measure | None:
-    """What the winner is named by: the measure asked for; else the judge's score, or the accuracy where nobody judges. None
-    where no run has it. Settled by what there is and not by what it shows."""
-    for measure in MEASURES:
-        wanted = measure.key == by if by is not None else measure.key in ("score", "accuracy")
-        if wanted and any(measure.of(evidence) is not None for evidence in evidences):
-            return measure
-    return None
+    """What the winner is named by: the measure asked for; else the judge's score; else, where nobody judges, the accuracy, or
+    that of the change where the objectives began with different ones. None where no run has it. Settled by what there
+    is and where they begin, not by what comes of it."""
+    wanted = [by] if by is not None else ["score", "accuracy" if begin_alike(evidences) else "change"]
+    there = (m for key in wanted for m in MEASURES if m.key == key and any(m.of(e) is not None for e in evidences))
+    return next(there, None)
+
+
+def begin_alike(evidences: Sequence[RunEvidence]) -> bool:
+    """Whether the implicit rewards of all objectives rank the same held-out pairs rightly before training. With a reference
+    they are all tied there; without one they already rank, each in its way, and an accuracy is mostly the start's."""
+    begun = [tuple(_accuracy(e.pairs_before)) for e in evidences if e.pairs_before is not None]
+    return len(set(begun)) <= 1

@@ -24,7 +24,7 @@ SEVERITY = (
 """The words a run can get, the most serious first. "not measured" is said where too little was held out to tell. The last is
 information: beside it one of the others always holds, so it is never the headline."""
 
-BY = ("score", "wins", "wins-chosen", "accuracy", "ranking")
+BY = ("score", "wins", "wins-chosen", "accuracy", "change", "ranking")
 """The measures that a comparison can name its winner by."""
 
 FAILED = frozenset({"stopped", "interrupted", "unstable", "collapsed", "nothing learned"})

@@ -4,12 +4,12 @@ charts with the page of a run, and escapes as that does; nothing here judges."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from penchant.evaluation.answer import SHARED, UNITS, answer, between, equal_compute, headline, said, sure
-from penchant.evaluation.compared import Arm, Compared
+from penchant.evaluation.compared import Arm, Compared, Reading
 from penchant.evaluation.measures import Measure
 from penchant.evaluation.statistics import short
 from penchant.report import facts
@@ -27,6 +27,8 @@ class Entry:
     value: str
     prompts: str = ""
     seeds: str = ""
+    begun: str = ""
+    """The value before training, where it is each objective's own."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Line:
     """A row: an objective at a grid point, or the start."""
 
     name: str
+    full: str
+    """The objective with its fields; empty where the name says them."""
     best: bool
     entries: dict[str, Entry]
     """By measure."""
@@ -73,6 +77,7 @@ def render(found: Compared, *, samples: bool = True) -> str:
         first=first,
         lines=lines(found),
         gaps=[(measure, gaps) for measure in found.measures if (gaps := found.gaps(measure))],
+        made=made(found),
         between=between,
         said=said,
         sure=sure,
@@ -92,24 +97,48 @@ def first(words: str) -> str:
     return words[:1].upper() + words[1:]
 
 
+def made(found: Compared) -> str:
+    """How much was run and on what, on one line."""
+    grid = "" if len(found.arms) == len(found.contenders) else f" at {len(found.arms)} grid points"
+    seeds = sorted({cell.seed for cell in found.cells})
+    lost = f"; {len(found.failures)} more did not finish" if found.failures else ""
+    evidence = found.cells[0].evidence
+    held = [f"{len(evidence.pairs_after.numbers):,} held-out pairs"] if evidence.pairs_after is not None else []
+    held += (
+        [f"answers to {len(evidence.samples_after.prompts):,} held-out prompts"]
+        if evidence.samples_after is not None
+        else []
+    )
+    on = f", judged on {' and '.join(held)}" if held else ""
+    return (
+        f"{len(found.contenders)} objectives{grid} × {len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'}: "
+        f"{len(found.cells)} finished runs{lost}{on}"
+    )
+
+
 def _named(found: Compared, name: str) -> str:
     return str(found.asked.get(name, facts.UNKNOWN)).rstrip("/").split("/")[-1]
 
 
 def lines(found: Compared) -> list[Line]:
     """The start, then every grid point in the order of the request."""
-    start = {measure.key: _entry(measure, found.start(measure)) for measure in found.measures}
-    out = [Line("start model", False, start, *("",) * 6)] if any(entry.value != "–" for entry in start.values()) else []
+    start = {measure.key: _begin(measure, found.start(measure)) for measure in found.measures}
+    out = [Line("start model", "", False, start, *("",) * 6)] if any(entry.value != "–" for entry in start.values()) else []
     return out + [_line(found, arm) for arm in found.arms]
 
 
 def _line(found: Compared, arm: Arm) -> Line:
     several = len(found.arms_of(arm.contender)) > 1
     verdicts = ", ".join(f"{word}{f' × {n}' if n > 1 else ''}" for word, n in arm.verdicts.most_common())
+    name = found.titled(arm)
     return Line(
-        arm.point,
+        name,
+        "" if name == arm.point else arm.point,
         several and found.best[arm.contender] is arm,
-        {measure.key: _entry(measure, found.reading(arm, measure)) for measure in found.measures},
+        {
+            measure.key: _entry(measure, found.reading(arm, measure), found.begun(arm, measure))
+            for measure in found.measures
+        },
         str(len(arm.seeds)),
         facts.number(arm.steps),
         f"{arm.tokens:,.0f}",
@@ -119,13 +148,18 @@ def _line(found: Compared, arm: Arm) -> Line:
     )
 
 
-def _entry(measure: Measure, found: object) -> Entry:
-    from penchant.evaluation.compared import Reading
-
-    if not isinstance(found, Reading):
+def _entry(measure: Measure, found: Reading | None, begun: Reading | None = None) -> Entry:
+    if found is None:
         return Entry("–")
     over = lambda e: (s := between(measure, e))[s.index("[") :]  # noqa: E731
-    return Entry(said(measure, found.prompts.value), over(found.prompts), over(found.seeds))
+    before = "" if begun is None else said(measure, begun.prompts.value)
+    return Entry(said(measure, found.prompts.value), over(found.prompts), over(found.seeds), before)
+
+
+def _begin(measure: Measure, found: Reading | None) -> Entry:
+    """The start's. It is one model for all seeds, which differ in what they sample of it and in nothing on pairs."""
+    entry = _entry(measure, found)
+    return replace(entry, seeds="") if found is not None and found.seeds.low == found.seeds.high else entry
 
 
 def side_by_side(found: Compared) -> list[Answers]:
@@ -137,7 +171,7 @@ def side_by_side(found: Compared) -> list[Answers]:
     out = []
     for i, prompt in enumerate(known.samples_after.prompts[: PROMPTS // 2]):
         told = [("start model", at(responses(known.samples_before, i), 0))]
-        told += [(arm.point, at(responses(arm.cells[0].evidence.samples_after, i), 0)) for arm in arms]
+        told += [(found.titled(arm), at(responses(arm.cells[0].evidence.samples_after, i), 0)) for arm in arms]
         out.append(Answers(Text.of(prompt), tuple(told)))
     return out
 
@@ -167,7 +201,7 @@ def print_compared(console: Console, found: Compared, paths: Mapping[str, Path])
     from rich.padding import Padding
     from rich.table import Table
 
-    shown = [m for m in found.measures if m.key in ("score", "wins", "accuracy", "kl", "length")]
+    shown = [m for m in found.measures if m is found.primary or m.key in ("score", "wins", "accuracy", "kl", "length")]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title=text("on held-out prompts, 95 % over prompts"))
     table.title_justify = "left"
     table.add_column("", overflow="fold")
@@ -176,7 +210,7 @@ def print_compared(console: Console, found: Compared, paths: Mapping[str, Path])
     table.add_column("a run", justify="right")
     for line in lines(found):
         entries = [line.entries[measure.key] for measure in shown]
-        table.add_row(text(line.name), *(text(f"{e.value} {e.prompts}".strip()) for e in entries), text(line.cpu))
+        table.add_row(text(line.name), *(text(f"{e.value}\n{e.prompts}".strip()) for e in entries), text(line.cpu))
     console.print()
     console.print(table)
     console.print()
