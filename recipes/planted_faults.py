@@ -39,6 +39,7 @@ from penchant.feedback import open_source
 
 SEEDS = (0, 1, 2, 3, 4)
 RATES = (0.05, 0.1, 0.2, 0.4)
+SIDES = ((5, 5), (7, 3), (8, 2))
 PAIRS = 2000
 WORDS = [f"w{i}" for i in range(80)]
 Rows = list[dict[str, Any]]
@@ -114,6 +115,27 @@ def contrarian(seed: int, count: int = PAIRS) -> Mapping[str, float]:
     return {**counted(found, wrong, count), "named": float(named == {"c"}), "reliabilities covered": sum(inside) / 4}
 
 
+def sided(sizes: tuple[int, int], seed: int, questions: int = 120) -> Mapping[str, float]:
+    """Annotators who all answer the same questions, those of the second group against the worth of words. Each is of a mind of
+    their own in 2 to 30 % of answers. `sizes`: of the two groups; with none in the second, all want the same."""
+    asked, _ = preferences(questions, seed)
+    draw = random.Random(f"sided {seed}")
+    own = {f"person {k}": (k < sizes[0], draw.uniform(0.02, 0.3)) for k in range(sum(sizes))}
+    rows = []
+    for row in asked:
+        for name, (plain, errs) in own.items():
+            kept = plain ^ (draw.random() < errs)
+            sides = (row["chosen"], row["rejected"]) if kept else (row["rejected"], row["chosen"])
+            rows.append({**row, "chosen": sides[0], "rejected": sides[1], "annotator": name})
+    found = diagnose(open_source(rows), seed=seed).sides
+    if found is None:
+        return {"groups named": 0.0, "precision": 0.0, "recall": 0.0}
+    second = {name for name, (plain, _) in own.items() if not plain}
+    named = max((set(side) for side in found.sides), key=lambda side: len(side & second) - len(side - second))
+    hits = len(named & second)
+    return {"groups named": 1.0, "precision": hits / len(named), "recall": hits / max(1, len(second))}
+
+
 def others(seed: int, count: int = PAIRS) -> Mapping[str, float]:
     """A length shortcut, and 20 of 400 held-out prompts leaked: half of them word by word, half with a word exchanged."""
     draw = random.Random(f"others {seed}")
@@ -159,6 +181,8 @@ def planted_faults(output: Path | None = None, seeds: Sequence[int] = SEEDS, cle
         study(arms, seeds, keep("synthetic")),
         study(statements, seeds, keep("statements")),
         study({"a contrarian": contrarian}, seeds, keep("contrarian")),
+        study({f"{a} against {b}": partial(sided, (a, b)) for a, b in SIDES}, seeds, keep("sided")),
+        study({"ten alike": partial(sided, (10, 0))}, range(clean), keep("alike")),
         study({"length, leaks": others}, seeds, keep("others")),
         study({"clean": alarms}, range(clean), keep("clean")),
     ]

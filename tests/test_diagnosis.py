@@ -17,7 +17,7 @@ from scipy import stats
 
 from penchant import cli
 from penchant.errors import Refusal
-from penchant.evaluation.diagnosis import advice, alike, crossfit, diagnose, features, noise, people, shortcuts
+from penchant.evaluation.diagnosis import advice, alike, crossfit, diagnose, features, groups, noise, people, shortcuts
 from penchant.evaluation.diagnosis.material import gather
 from penchant.evaluation.diagnosis.structure import circles, contradictions
 from penchant.feedback import open_source
@@ -171,10 +171,75 @@ def test_people_who_answer_the_same_vouch_for_each_other() -> None:
     truth = draw.choice([-1.0, 1.0], 600)
     right = np.array([0.95, 0.8, 0.6, 0.1])
     table = truth[:, None] * np.where(draw.random((600, 4)) < right, 1, -1)
-    found = people.dawid_skene(people.Votes(["a", "b", "c", "d"], table, []), 0)
+    found = people.dawid_skene(people.Votes(["a", "b", "c", "d"], table, [], []), 0)
     assert [one.name for one in found] == ["d", "c", "b", "a"]
     assert all(one.reliability.low <= p <= one.reliability.high for one, p in zip(found, sorted(right), strict=True))
     assert [one.contrary for one in found] == [True, False, False, False]
+
+
+def opinions(seed: int, sizes: tuple[int, int], alone: int = 0, questions: int = 120) -> people.Votes:
+    """People right in 70 to 98 % of questions, those of the second group about the contrary; `alone` answer at random."""
+    draw = np.random.default_rng(seed)
+    truth = draw.choice([-1.0, 1.0], questions)
+    right = draw.uniform(0.7, 0.98, sum(sizes))
+    told = truth[:, None] * np.where(draw.random((questions, sum(sizes))) < right, 1, -1)
+    told[:, sizes[0] :] *= -1
+    table = np.column_stack([told, *(draw.choice([-1.0, 1.0], questions) for _ in range(alone))])
+    return people.Votes([f"p{k}" for k in range(table.shape[1])], table, [], list(range(questions)))
+
+
+def test_two_groups_of_opposite_taste_are_found_with_all_their_members() -> None:
+    precision, recall = [], []
+    for seed in range(20):
+        found = groups.groups(opinions(seed, (6, 4)), seed)
+        assert found is not None and found.found and found.between.value < 0.5 < min(one.value for one in found.within)
+        second = {f"p{k}" for k in range(6, 10)}
+        named = max((set(side) for side in found.sides), key=lambda side: len(side & second))
+        precision.append(len(named & second) / len(named))
+        recall.append(len(named & second) / 4)
+    assert np.mean(precision) > 0.95 and np.mean(recall) > 0.95
+
+
+@pytest.mark.parametrize(("sizes", "alone"), [((8, 0), 0), ((6, 0), 3), ((7, 1), 1)])
+def test_people_alike_or_careless_or_one_contrarian_are_no_groups(sizes: tuple[int, int], alone: int) -> None:
+    told = [groups.groups(opinions(seed, sizes, alone), seed) for seed in range(60)]
+    assert all(one is not None for one in told)
+    assert sum(one.found for one in told if one is not None) <= 3  # P(> 3 of 60 at 1 %) = 0.3 %
+
+
+def test_the_agreement_of_groups_is_that_of_pairs_of_answers_and_few_people_are_no_groups() -> None:
+    table = np.array([[1, 1, -1, -1], [1, -1, -1, 0], [1, 1, 1, 1]], dtype=float)
+    top, bottom = groups._pairs(table, np.array([True, True, False, False]))
+    assert top.tolist() == [[1, 1, -4], [-1, 0, 0], [1, 1, 4]]
+    assert bottom.tolist() == [[1, 1, 4], [1, 0, 2], [1, 1, 4]]
+    assert groups.groups(opinions(0, (2, 1)), 0) is None and groups.groups(opinions(0, (3, 3), questions=40), 0) is None
+
+
+def test_groups_are_told_in_place_of_contrarians(recipe: Callable[[str], ModuleType]) -> None:
+    module = recipe("planted_faults")
+    assert module.sided((3, 3), 0) == {"groups named": 1, "precision": 1, "recall": 1}
+    assert module.sided((6, 0), 0)["groups named"] == 0
+
+
+def test_who_prefers_the_first_place_is_named_and_what_is_not_recorded_is_said() -> None:
+    draw = random.Random(1)
+    rows = []
+    for i in range(300):
+        better, name = draw.random() < 0.5, "ab"[i % 2]
+        first = better if name == "a" else draw.random() < 0.8  # b prefers what stands first, whatever it is
+        chosen, rejected = ("x y", "z") if better else ("z", "x y")
+        rows.append(pair(f"p {i}", chosen, rejected, annotator=name, shown_first="chosen" if first else "rejected"))
+    found = diagnose(open_source(rows)).position
+    assert found is not None and found.of == "shown" and found.all.first.n == 300
+    assert {one.name for one in found.people if one.surely} == {"b"} and found.people[0].first.low > 0.7
+    mine = [row["shown_first"] == "chosen" for row in rows if row["annotator"] == "b"]
+    assert found.people[0].first.value == pytest.approx(sum(mine) / 150)
+    turned = [{**row, "strength": 0.1} for row in rows]  # then the rejected is the better one
+    again = diagnose(open_source(turned)).position
+    assert again is not None and again.all.first.value == pytest.approx(1 - found.all.first.value)
+    unknown = diagnose(open_source([pair("p", "a", "b", shown_first=7)]))
+    assert unknown.position is None
+    assert [one.word for one in unknown.points if one.about == "position"] == ["unknown"]
 
 
 def test_a_contrary_annotator_is_found_without_any_overlap(made: Made) -> None:
@@ -269,7 +334,7 @@ def test_every_expression_it_can_advise_is_read() -> None:
         for found in (None, sure, unsure):
             for who in ((), reliable):
                 for close in (0.0, 0.9):
-                    grounds = advice.Grounds(kind, 3, found, who, (length,), close, 2, 2)
+                    grounds = advice.Grounds(kind, 3, found, who, (length,), close, 2, None, 2)
                     written |= {one.objective for one in advice.advise(grounds) if one.objective}
     assert {name.partition("(")[0] for name in written} >= {
         "RDPO",

@@ -183,7 +183,7 @@ def test_votes_are_rows_taken_back_whole_and_gone_on_with(tmp_path: Path) -> Non
     first = votes.next()
     assert first is not None
     votes.add(first, "right")
-    assert rows_of(path)[0]["chosen"] == votes.sides(first)[1]
+    assert rows_of(path)[0]["chosen"] == votes.sides(first)[1] and rows_of(path)[0]["shown_first"] == "rejected"
     second = votes.next()
     assert second is not None
     votes.skip(second)

@@ -56,7 +56,8 @@ class Votes:
         """Writes a row: one write to the end of the file, flushed to disk."""
         left, right = self.sides(question)
         better = (right, left) if vote == "right" else (left, right)
-        extra = {"question": question.identity, "vote": vote, "seed": self.seed}
+        first = "rejected" if vote == "right" else "chosen"
+        extra = {"question": question.identity, "vote": vote, "seed": self.seed, "shown_first": first}
         row = Row(0, "pairs", question.prompt, better, annotator=self.annotator, extra=extra)
         line = {**as_mapping(row), "strength": 0.5 if vote == "tie" else 1.0}
         data = (json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n").encode()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from penchant.evaluation.diagnosis.groups import Groups
 from penchant.evaluation.diagnosis.noise import Noise
 from penchant.evaluation.diagnosis.people import Annotator
 from penchant.evaluation.diagnosis.shortcuts import Shortcut
@@ -46,6 +47,8 @@ class Grounds:
     close: float
     """The share of pairs whose two sides differ in few words."""
     leaks: int
+    groups: Groups | None
+    """Annotators who disagree with each other as groups."""
     twins: int
     """Prompts nearly the same as another of the same file."""
 
@@ -62,13 +65,20 @@ def advise(grounds: Grounds) -> list[Advice]:
     """What fits the data, the most pressing first."""
     out = [*_of_labels(grounds), *_of_data(grounds), *_of_shape(grounds)]
     if grounds.kind == "pairs" and not any(one.objective for one in out):
-        because = "No finding speaks against it."
+        because = "No finding asks for another loss."
         out.append(Advice("Nothing here asks for more than the plain loss.", "DPO(beta=0.1)", because))
     return out
 
 
 def _of_labels(grounds: Grounds) -> Iterator[Advice]:
     noise = grounds.noise
+    if grounds.groups is not None and grounds.groups.found:
+        because = (
+            f"Two people of different groups agree in {grounds.groups.between.percent()} of answers; one model of both learns "
+            "neither, or the larger group's taste."
+        )
+        yield Advice("Decide whose preferences count, or train for each group from its own rows.", "", because)
+        return
     contrary = [p.name for p in grounds.people if p.contrary]
     if contrary:
         because = f"{', '.join(contrary)}: surely right in less than half of their labels."

@@ -15,9 +15,11 @@ from penchant.evaluation.diagnosis import crossfit, people, sentences
 from penchant.evaluation.diagnosis.advice import Advice, Grounds, advise
 from penchant.evaluation.diagnosis.alike import Leak, alike, edits
 from penchant.evaluation.diagnosis.features import differences, hashed, measures
+from penchant.evaluation.diagnosis.groups import Groups, groups
 from penchant.evaluation.diagnosis.material import MOST, Comparison, Material, gather
 from penchant.evaluation.diagnosis.noise import Fitted, Noise, fit
 from penchant.evaluation.diagnosis.people import Annotator, Tastes
+from penchant.evaluation.diagnosis.position import Position, position
 from penchant.evaluation.diagnosis.shortcuts import Shortcut, shortcuts
 from penchant.evaluation.diagnosis.structure import Circles, Contradictions, circles, contradictions
 from penchant.evaluation.statistics import Estimate, share
@@ -72,10 +74,14 @@ class Diagnosis:
     """(pairs of answers by two people to one question, the share that agree); None where there are none."""
     by_agreement: bool
     """Whether reliabilities are read off agreement between people, or off the predictor."""
+    groups: Groups | None
+    """None where too few people answered the same questions."""
     tastes: Tastes | None
     contradictions: Contradictions
     circles: Circles
     shortcuts: tuple[Shortcut, ...]
+    position: Position | None
+    """None where it is not recorded which of two stood first."""
     leaks: tuple[Leak, ...] | None
     """Held-out prompts among the training prompts; None where no held-out file was given."""
     held_out: int
@@ -91,6 +97,11 @@ class Diagnosis:
     def close(self) -> float:
         """The share of comparisons whose sides differ in few words."""
         return float(np.mean(np.array(self.edits) <= FEW_WORDS)) if self.edits else 0.0
+
+    @property
+    def sides(self) -> Groups | None:
+        """The two groups of annotators, where they are surely there."""
+        return self.groups if self.groups is not None and self.groups.found else None
 
     @property
     def points(self) -> list[sentences.Point]:
@@ -140,7 +151,8 @@ def diagnose(
     twins = tuple(alike(whole))
     noise = fitted.noise if fitted is not None else None
     close = float(np.mean(np.array(far) <= FEW_WORDS)) if far else 0.0
-    grounds = Grounds(source.kind, material.unsure, noise, reliable, found, close, len(leaks or ()), len(twins))
+    two = groups(shared, seed)
+    grounds = Grounds(source.kind, material.unsure, noise, reliable, found, close, len(leaks or ()), two, len(twins))
     agreement, answers = shared.agreement
     return Diagnosis(
         name=source.name,
@@ -151,14 +163,17 @@ def diagnose(
         seed=seed,
         noise=noise,
         style=style,
-        suspects=_suspects(some, margins, fitted, reliable),
+        # with two sides, reliabilities say who is of the larger one, and nothing of single labels
+        suspects=_suspects(some, margins, fitted, () if two is not None and two.found else reliable),
         people=reliable,
         shared=(answers, agreement) if answers else None,
         by_agreement=by_agreement,
+        groups=two,
         tastes=people.tastes(material, texts.gaps, material.annotators, seed) if some else None,
         contradictions=contradictions(material),
         circles=circles(material),
         shortcuts=found,
+        position=position(material),
         leaks=leaks,
         held_out=held_out,
         twins=twins,

@@ -14,6 +14,9 @@ from penchant.feedback.records import Prompt, Row, as_text
 
 MOST = 20_000
 """Rows that are looked at; of more, as many whole prompts are drawn."""
+SHOWN_FIRST = "shown_first"
+"""The column of pairs that says which answer was shown first: chosen or rejected. `penchant judge` writes it for a person's
+votes."""
 PER_LIST = 6
 """Comparisons taken from one list, or one prompt of labelled completions: more tell the same again."""
 
@@ -32,7 +35,7 @@ class Comparison:
     rejected: str
     annotator: str | None = None
     places: tuple[int, int] | None = None
-    """Where the two stood in their list; None where nothing is recorded of it."""
+    """Where the chosen and the rejected stood, in their list or when they were shown; None where nothing is recorded of it."""
 
     @property
     def prompt(self) -> str:
@@ -52,6 +55,8 @@ class Material:
     """(row, prompt) of every row looked at, also of those that compare nothing."""
     unsure: int
     """Rows with a strength that is neither certain nor a tie."""
+    in_lists: bool = False
+    """Whether places are those of lists."""
 
     def __len__(self) -> int:
         return len(self.comparisons)
@@ -90,7 +95,7 @@ def gather(source: Source, seed: int, most: int = MOST) -> Material:
         sides = itertools.product(right[:PER_LIST], wrong[:PER_LIST])
         both = [Comparison(n, key, prompt, w, l) for (n, w), (_, l) in sides if w != l]
         out += _few(both, draw)
-    return Material(out, len(picked), len(source), tuple(whole), unsure)
+    return Material(out, len(picked), len(source), tuple(whole), unsure, source.kind == "lists")
 
 
 def _drawn(source: Source, seed: int, most: int) -> list[int]:
@@ -105,10 +110,13 @@ def _drawn(source: Source, seed: int, most: int) -> list[int]:
 
 def _pair(row: Row, key: int, prompt: Prompt) -> list[Comparison]:
     chosen, rejected = row.responses
+    first = row.extra.get(SHOWN_FIRST)
+    places = {"chosen": (0, 1), "rejected": (1, 0)}.get(first) if isinstance(first, str) else None
     if row.strength is not None and row.strength < 0.5:
         chosen, rejected = rejected, chosen
+        places = None if places is None else (places[1], places[0])
     tie = row.strength == 0.5 or chosen == rejected
-    return [] if tie else [Comparison(row.number, key, prompt, chosen, rejected, row.annotator)]
+    return [] if tie else [Comparison(row.number, key, prompt, chosen, rejected, row.annotator, places)]
 
 
 def _list(row: Row, key: int, prompt: Prompt) -> Iterable[Comparison]:

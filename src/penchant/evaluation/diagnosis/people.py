@@ -74,7 +74,9 @@ class Votes:
     table: Floats
     """[questions, people] +1 for one response, −1 for the other, 0 where not asked, or where one said both."""
     asked: list[int]
-    """The first row of every question."""
+    """The first row of every question …"""
+    keys: list[int]
+    """… and its prompt's hash."""
 
     @property
     def agreement(self) -> tuple[float, int]:
@@ -97,12 +99,12 @@ def votes(material: Material) -> Votes:
         a, b = sorted((one.chosen, one.rejected))
         asked.setdefault((one.key, a, b), {}).setdefault(names[one.annotator], set()).add(1 if one.chosen == a else -1)
         rows.setdefault((one.key, a, b), one.number)
-    several = [(rows[question], said) for question, said in asked.items() if len(said) > 1]
+    several = [(question, said) for question, said in asked.items() if len(said) > 1]
     table = np.zeros((len(several), len(names)))
     for q, (_, said) in enumerate(several):
         for k, sides in said.items():
             table[q, k] = sum(sides)
-    return Votes(list(names), table, [row for row, _ in several])
+    return Votes(list(names), table, [rows[question] for question, _ in several], [key for (key, *_), _ in several])
 
 
 def dawid_skene(given: Votes, seed: int) -> list[Annotator]:

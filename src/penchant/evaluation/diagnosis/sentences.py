@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from penchant.evaluation.diagnosis.shortcuts import FIRST
 from penchant.evaluation.statistics import Estimate, short
 from penchant.words import figure, plain
 
@@ -46,6 +47,7 @@ def points(found: Diagnosis) -> list[Point]:
         *_questions(found),
         *_leaks(found),
         *_shortcuts(found),
+        *_position(found),
         *_difficulty(found),
         *_edits(found),
     ]
@@ -86,10 +88,12 @@ def to_json(found: Diagnosis) -> dict[str, Any]:
         "suspects": [{"row": one.row, "doubt": one.doubt, "annotator": one.annotator} for one in found.suspects],
         "annotators": [one.to_json() for one in found.people],
         "reliabilities_from": ("agreement" if found.by_agreement else "predictor") if found.people else None,
+        "groups": found.groups.to_json() if found.groups else None,
         "tastes": found.tastes.to_json() if found.tastes else None,
         "contradictions": asdict(found.contradictions),
         "circles": asdict(found.circles),
         "shortcuts": [one.to_json() for one in found.shortcuts],
+        "position": found.position.to_json() if found.position else None,
         "leaks": None if found.leaks is None else [asdict(one) for one in found.leaks],
         "near_prompts": [asdict(one) for one in found.twins],
         "difficulty": {
@@ -126,7 +130,7 @@ def _labels(found: Diagnosis) -> Iterator[Point]:
         f"The likeliest to be wrong: {_rows(rows)}." if rows else "No single label is more probably wrong than right."
     )
     bound = f"at most {figure(100 * noise.at_most, '.0f')} %"
-    if not noise.found and any(one.contrary for one in found.people):
+    if not noise.found and found.sides is None and any(one.contrary for one in found.people):
         wrong = _by_people(found)
         said = f"By the reliabilities of annotators {wrong.percent()} of labels are wrong."
         yield Point("labels", "wrong", said, f"{behind}. {doubtful}", rows)
@@ -158,7 +162,9 @@ def _people(found: Diagnosis) -> Iterator[Point]:
         yield Point("people", "look" if agreement < 0.75 else "fine", said)
     if found.people:
         how = "from their agreement with each other" if found.by_agreement else "from how well their labels can be foretold"
-        contrary = [one for one in found.people if one.contrary]
+        if found.sides is not None:
+            how += ", as if every question had one right answer"
+        contrary = [one for one in found.people if one.contrary and found.sides is None]
         listed = "; ".join(f"{one.name} {one.reliability.percent()}" for one in found.people[:SHOWN])
         if contrary:
             said = (
@@ -170,11 +176,14 @@ def _people(found: Diagnosis) -> Iterator[Point]:
 
             apart = unequal(found.people)
             said = (
-                "Annotators differ in how often they are right."
+                "Annotators differ in how often they are of the same mind as most."
+                if found.sides is not None
+                else "Annotators differ in how often they are right."
                 if apart
                 else "No annotator is surely less reliable than the others."
             )
             yield Point("people", "look" if apart else "fine", said, f"Labels right, {how}: {listed}.")
+    yield from _groups(found)
     if found.tastes is not None:
         p = found.tastes.p
         sides = " and ".join(f"{{{', '.join(group[:SHOWN])}}}" for group in found.tastes.groups)
@@ -186,6 +195,24 @@ def _people(found: Diagnosis) -> Iterator[Point]:
             yield Point(
                 "tastes", "fine", "Annotators do not surely want different things.", f"p = {short(p)} by permutation."
             )
+
+
+def _groups(found: Diagnosis) -> Iterator[Point]:
+    two = found.groups
+    if two is None:
+        return
+    one, other = (estimate.percent() for estimate in two.within)
+    agree = f"inside the one {one} of pairs of answers, inside the other {other}, across {two.between.percent()}"
+    if two.found:
+        sides = " and ".join(f"{{{', '.join(group[:SHOWN])}{', …' if len(group) > SHOWN else ''}}}" for group in two.sides)
+        said = f"Two groups of annotators disagree with each other: {sides}."
+        behind = (
+            f"On the half of the questions that the groups were not found on, people agree: {agree}; p = {short(two.p)}."
+        )
+        yield Point("groups", "look", said, behind)
+    else:
+        said = "Annotators do not surely fall into two groups that disagree with each other."
+        yield Point("groups", "fine", said, f"At the most they agree {agree}; p = {short(two.p)}.")
 
 
 def _questions(found: Diagnosis) -> Iterator[Point]:
@@ -222,8 +249,8 @@ def _leaks(found: Diagnosis) -> Iterator[Point]:
 
 
 def _shortcuts(found: Diagnosis) -> Iterator[Point]:
-    strong = [one for one in found.shortcuts if one.strong]
-    surely = [one for one in found.shortcuts if one.surely]
+    rules = [one for one in found.shortcuts if one.name != FIRST]  # places have a finding of their own
+    strong, surely = [one for one in rules if one.strong], [one for one in rules if one.surely]
     told = "; ".join(
         f"“{one.name}” {one.accuracy.percent()} of the {one.decides:.0%} it tells apart" for one in (strong or surely)[:5]
     )
@@ -237,9 +264,32 @@ def _shortcuts(found: Diagnosis) -> Iterator[Point]:
     elif surely:
         said = "No trivial rule decides the pairs; some lean one way."
         yield Point("shortcuts", "fine", said, f"{told}.{_style(found)}")
-    elif found.shortcuts:
-        said = f"None of {len(found.shortcuts)} trivial rules (longer, more lists, more polite, …) is surely better than a guess."
+    elif rules:
+        said = f"None of {len(rules)} trivial rules (longer, more lists, more polite, …) is surely better than a guess."
         yield Point("shortcuts", "fine", said, _style(found).strip())
+
+
+def _position(found: Diagnosis) -> Iterator[Point]:
+    where = found.position
+    if where is None:
+        if found.comparisons:
+            said = "Which answer was shown first is not recorded, so a liking for a place cannot be seen."
+            yield Point("position", "unknown", said, "The column shown_first, chosen or rejected, would say it.")
+        return
+    first, n = where.all.first, f"{where.all.first.n:,}"
+    stands = "shown first" if where.of == "shown" else "that stands earlier in its list"
+    people = [one for one in where.people if one.surely]
+    behind = "; ".join(f"{one.name} {one.first.percent()}" for one in people[:SHOWN])
+    behind = f"Surely not ½, by person: {behind}." if behind else ""
+    if where.all.surely or people:
+        said = (
+            f"The answer {stands} is preferred in {first.percent()} of {n} pairs, where a liking for no place gives 50 %."
+        )
+        yield Point("position", "look", said, behind)
+    else:
+        yield Point(
+            "position", "fine", f"The answer {stands} is preferred in {first.percent()} of {n} pairs: no sure liking."
+        )
 
 
 def _style(found: Diagnosis) -> str:

@@ -16,6 +16,8 @@ from penchant.evaluation.statistics import Estimate, share, sign_test
 
 Floats = NDArray[np.float64]
 
+FIRST = "stands first"
+"""The predictor that reads no text."""
 STRONG = 0.65
 """Right so often among all pairs, a tie counting half, a trivial predictor is called a shortcut."""
 
@@ -51,10 +53,10 @@ class Shortcut:
 
 def shortcuts(gaps: Floats, groups: Sequence[Any], first: Floats | None = None) -> list[Shortcut]:
     """All trivial predictors, the best first. `gaps`: [pairs, measures], chosen − rejected; `first`: how much earlier the
-    chosen stood in its list."""
+    chosen stood, 0 where nobody knows."""
     names, columns = list(MEASURES), list(gaps.T)
     if first is not None:
-        names, columns = [*names, "stands first"], [*columns, first]
+        names, columns = [*names, FIRST], [*columns, first]
     _, which = np.unique(np.asarray(groups), return_inverse=True)
     found: list[tuple[str, Estimate, float, float]] = []
     for name, gap in zip(names, columns, strict=True):
