@@ -12,8 +12,12 @@ from typing import Any
 import pytest
 import torch
 
+from penchant.engine.settings import Settings
+from penchant.feedback import open_source
 from penchant.objectives import DPO
+from penchant.objectives.reader import read
 from penchant.objectives.scored import Lists, Pairs, Scored
+from penchant.running.grid import points
 from tiny import tiny_model
 
 Recipe = Callable[[str], ModuleType]
@@ -100,3 +104,20 @@ def test_graded_lists_are_ranked_by_what_training_did(recipe: Recipe) -> None:
     found = recipe("graded_solutions").ranked(lists)  # ratios: 1, 0, −1 and 0, −1
     assert found["pairs"] == pytest.approx(2 / 3) and found["top-1"] == 0.5
     assert found["chance"] == pytest.approx((1 / 3 + 1 / 2) / 2) and found["right"] == 0.0
+
+
+def test_the_comparison_recipe_picks_short_rows_and_asks_for_what_can_be_compared(
+    recipe: Recipe, shared_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, asked = recipe("compare_six"), {}
+    monkeypatch.setattr(recipe("data"), "HOME", shared_data)
+
+    def compare(model: str, rows: Any, objectives: Any, *, output: str, seeds: int, models: bool, **settings: Any) -> None:
+        asked["rows"], asked["samples"] = rows, settings["report_samples"]
+        asked["points"] = points([read(one) for one in objectives], {}, Settings.of(settings), open_source(rows).kind)
+
+    monkeypatch.setattr(module, "compare", compare)  # which starts a process for each run, and is tested for itself
+    module.compare_six()
+    assert len(asked["rows"]) == 240 and len(asked["points"]) == 6 and asked["samples"] is False
+    size = lambda row, side: len(json.dumps(row["prompt"])) + len(json.dumps(row[side]))  # noqa: E731
+    assert 400 < max(size(row, side) for row in asked["rows"] for side in ("chosen", "rejected")) <= 430
