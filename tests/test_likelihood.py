@@ -88,6 +88,9 @@ def test_the_change_of_variety_has_an_interval_over_prompts_and_knows_no_order_o
     assert (turned.low, turned.high) == pytest.approx((change.low, change.high))
     assert across_prompts(before, before)["ead"][2].high == 0
     assert math.isinf(across_prompts(before[:1], after[:1])["distinct"][2].low)
+    assert all(
+        0 <= x.low <= x.high <= 1 for name, both in across_prompts(before, after).items() if name != "ead" for x in both[:2]
+    )
     with pytest.raises(Refusal, match="to the same"):
         across_prompts(before, after[1:])
 

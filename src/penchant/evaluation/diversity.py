@@ -65,7 +65,12 @@ def across_prompts(
             without = np.array([one[name][column] for one in left])
             spread = math.sqrt((count - 1) / count * float(((without - without.mean()) ** 2).sum()))
             spread *= float(student.ppf(0.975, count - 1))
-        return Estimate(x, x - spread, x + spread, len(both))
+        low, high = x - spread, x + spread
+        if (
+            column < 2
+        ):  # none is below 0, and of so many n-grams no more than all are different; the adjusted form may pass 1
+            low, high = max(low, 0.0), high if name == "ead" else min(high, 1.0)
+        return Estimate(x, low, high, len(both))
 
     return {name: (sure(name, 0), sure(name, 1), sure(name, 2)) for name in value}
 
