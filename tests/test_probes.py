@@ -4,6 +4,8 @@ alike. Magnitude and time by hand stand in test_drift.py."""
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,6 +68,7 @@ def test_the_packaged_statements_are_as_often_for_as_against():
         ({**YES_NO, "answers": {"support": "no", "oppose": "not"}}, "one begins with the other"),
         ({**YES_NO, "answers": {"support": [], "oppose": "no"}}, "the answers for support"),
         ({**PERSONA, "question": " "}, "question = ' ' must be a text"),
+        ({**YES_NO, "topic": "\ud800"}, "topic = "),
         ({"statement": "x", "side": "for"}, "side = 'for' must be"),
         ({"statement": "x", "side": "support"}, "no common scale"),
     ],
@@ -114,7 +117,7 @@ def test_a_stance_is_what_the_model_gives_its_answers_and_the_end_is_the_model_t
                     ids = tokenizer(text, add_special_tokens=False).input_ids
                     with torch.no_grad():
                         logp = model(torch.tensor([prompt + ids])).logits[0].log_softmax(-1)
-                    total[s] += float(sum(logp[len(prompt) - 1 + k, i] for k, i in enumerate(ids)).exp())
+                    total[s] += math.exp(sum(float(logp[len(prompt) - 1 + k, i]) for k, i in enumerate(ids)))
             assert p == pytest.approx([x / sum(total) for x in total], abs=1e-4)
     assert found.p[0] != found.p[-1] and 0 < found.mass[-1] < 1
 
@@ -171,3 +174,10 @@ def test_what_was_not_kept_is_said_and_what_is_sure_is_told_apart_from_what_is_n
     assert section is not None and len(section.tables) == 1 and len(section.charts) == 3
     assert "say something else" in section.said[2]
     assert [row[0] for row in section.tables[0].rows] == ["All topics", "a", "b"]
+    many = replace(stances, topics=[f"topic {i % 50}" for i in range(100)], p=[(row * 7)[:100] for row in p])
+    section = drift_section(replace(evidence, stances=many))
+    assert (
+        section is not None
+        and len(section.tables[0].rows) == 41
+        and "40 topics that moved most, of 50" in section.tables[0].title
+    )

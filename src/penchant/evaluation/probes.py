@@ -123,7 +123,7 @@ def _parsed(text: str, name: str, topic: str) -> Iterator[Probe]:
 
 
 def _probe(raw: Mapping[str, Any], where: str, topic: str) -> Probe:
-    named = _text(raw, "topic", where) if "topic" in raw else topic
+    named = plain(_text(raw, "topic", where) if "topic" in raw else topic, 80)
     if "statement" in raw and "side" in raw:
         side = raw["side"]
         if side not in TWO:
@@ -142,14 +142,19 @@ def _probe(raw: Mapping[str, Any], where: str, topic: str) -> Probe:
 
 def _text(raw: Mapping[str, Any], field: str, where: str) -> str:
     value = raw.get(field)
-    if not isinstance(value, str) or not value.strip():
+    if not isinstance(value, str) or not _written(value):
         raise Refusal(f"{where}: {field} = {brief(value)} must be a text that is not empty.")
     return value
 
 
+def _written(text: str) -> bool:
+    """Whether it says something and can be written: half a surrogate pair, which JSON can hold, cannot."""
+    return bool(text.strip()) and not any("\ud800" <= ch <= "\udfff" for ch in text)
+
+
 def _spellings(value: Any, stance: str, where: str) -> tuple[str, ...]:
     several = [value] if isinstance(value, str) else value
-    if not isinstance(several, list) or not several or not all(isinstance(x, str) and x.strip() for x in several):
+    if not isinstance(several, list) or not several or not all(isinstance(x, str) and _written(x) for x in several):
         raise Refusal(f"{where}: the answers for {stance}, {brief(value)}, must be a text or a list of texts, none empty.")
     return tuple(several)
 

@@ -16,6 +16,8 @@ from penchant.words import figure
 COLOURS = {"support": BLUE, "neutral": BEFORE, "oppose": ORANGE}
 DRAWN = 3
 """Topics with a chart of their own: those that moved most."""
+SHOWN = 40
+"""Topics that a table holds at most; drift.json has all."""
 SMALL = 0.1
 """Probability of the probes' answers below which a stance says little of what the model would say."""
 
@@ -64,8 +66,13 @@ def said(evidence: RunEvidence, together: Drifts, apart: Drifts) -> list[str]:
 def table(together: Drifts, apart: Drifts, stance: str) -> Table:
     """A row for each topic, all of them first where there are several."""
     sure = apart.sure()
-    found = [apart.of(topic, stance) for topic in apart.topics]
-    found = [together.of(ALL, stance), *found] if len(found) > 1 else found
+    every = [d for d in apart.drifts if d.stance == stance]
+    moved = sorted(every, key=lambda d: -abs(d.magnitude.value))[:SHOWN]
+    found = [d for d in every if d in moved] if len(every) > SHOWN else every
+    title = (
+        f"P({stance})" if found is every else f"P({stance}) of the {SHOWN} topics that moved most, of {number(len(every))}"
+    )
+    found = [together.of(ALL, stance), *found] if len(every) > 1 else found
     rows = tuple(
         (
             one.topic if one.topic != ALL else "All topics",
@@ -78,7 +85,7 @@ def table(together: Drifts, apart: Drifts, stance: str) -> Table:
         for one in found
     )
     head = ("", "Probes", "Start", "End", "Magnitude M, points", "Time η (first within the interval)")
-    return Table(head, rows, f"P({stance})")
+    return Table(head, rows, title)
 
 
 def points(one: Drift) -> str:
