@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,11 +18,14 @@ from scipy import stats
 from penchant import cli
 from penchant.errors import Refusal
 from penchant.evaluation.diagnosis import advice, alike, crossfit, diagnose, features, groups, noise, people, shortcuts
-from penchant.evaluation.diagnosis.material import gather
+from penchant.evaluation.diagnosis.material import Comparison, gather
 from penchant.evaluation.diagnosis.structure import circles, contradictions
 from penchant.feedback import open_source
 from penchant.objectives.reader import read
 from penchant.report.diagnosis import render
+from penchant.rewards import FunctionJudge
+from penchant.rewards.compare import as_comparer
+from penchant.running.difficulty import margins
 
 Made = Callable[..., tuple[list[dict[str, Any]], set[int]]]
 
@@ -385,15 +388,50 @@ def test_difficulty_by_a_model_is_its_log_ratio(tiny_folder: Path) -> None:
     loaded = load(str(tiny_folder), max_length=256)
     rows = [pair(f"what is it, cat {i}?", f"the good cat {i}", f"bad mat {i} please") for i in range(5)]
     some = gather(open_source(rows), 0).comparisons
-    c = log_ratios(loaded)(some)
-    turned = log_ratios(loaded)(
-        gather(open_source([{**r, "chosen": r["rejected"], "rejected": r["chosen"]} for r in rows]), 0).comparisons
-    )
+    other = gather(open_source([{**r, "chosen": r["rejected"], "rejected": r["chosen"]} for r in rows]), 0).comparisons
+    c, turned = ([x for x in log_ratios(loaded)(one) if x is not None] for one in (some, other))
     assert len(c) == 5 and all(map(math.isfinite, c)) and turned == pytest.approx([-x for x in c], abs=1e-3)
     found = diagnose(open_source(rows), difficulty=log_ratios(loaded))
     assert found.difficulty_of == "reference" and sorted(found.difficulty) == pytest.approx(sorted(c), abs=1e-3)
     with pytest.raises(Refusal, match="log-ratio"):
-        diagnose(open_source(rows), difficulty=lambda some: [math.nan])
+        diagnose(open_source(rows), difficulty=lambda some: [math.nan] * len(some))
+
+
+def test_what_a_reference_prefers_is_counted_with_what_it_could_not_read() -> None:
+    rows = [pair(f"p{i}", "long" if i < 3 else "l", "s" if i < 3 else "long") for i in range(5)]
+    said = [1.0, 1.0, -1.0, 1.0, None]  # above 0 it prefers the rejected
+    found = diagnose(open_source(rows), difficulty=lambda some: said)
+    assert found.difficulty == (1.0, 1.0, -1.0, 1.0) and found.reference is not None and found.reference.unread == 1
+    assert found.reference.rejected.value == 3 / 4 and found.reference.rejected.n == 4
+    assert found.reference.shorter is not None and found.reference.shorter.value == 2 / 4
+    nothing = diagnose(open_source(rows), difficulty=lambda some: [None] * len(some))
+    assert nothing.reference is None and nothing.difficulty_of == ""
+
+
+def test_a_judge_that_has_not_seen_the_labels_raises_turned_ones_to_the_top(made: Made) -> None:
+    rows, turned = made(500, 7, flip=0.15)
+    draw = random.Random(7)
+    worth = {f"w{i}": draw.gauss(0, 1) / 4 for i in range(80)}  # what the rows were made from
+
+    def judge(some: Sequence[Comparison]) -> list[float | None]:
+        value = lambda text: sum(worth[word] for word in text.split())  # noqa: E731
+        return [None if one.number == 9 else 30 * (value(one.chosen) - value(one.rejected)) for one in some]
+
+    alone, helped = (diagnose(open_source(rows), judge=who) for who in (None, ("truth", judge)))
+    named = [{one.row for one in found.suspects} for found in (alone, helped)]
+    assert len(named[1] & turned) > 0.5 * len(turned) > 3 * len(named[0] & turned)
+    assert len(named[1] & turned) > 0.7 * len(named[1])
+    assert helped.opinion is not None and helped.opinion.failed == 1 and helped.opinion.accuracy.n == 499
+    assert any(one.about == "judge" and one.said.startswith("truth agrees with") for one in helped.points)
+    with pytest.raises(Refusal, match="could judge none"):
+        diagnose(open_source(rows), judge=("mute", lambda some: [None] * len(some)))
+
+
+def test_margins_of_judges_and_comparers_are_differences_and_log_odds() -> None:
+    some = gather(open_source([pair("p", "aaa", "a"), pair("q", "bb", "x")]), 0).comparisons
+    score = FunctionJudge(lambda prompt, y: float("nan") if y == "x" else len(y), "length")
+    assert margins(score)(some) == [2.0, None]
+    assert margins(as_comparer(score))(some) == [pytest.approx(2.0), None]
 
 
 def test_measures_count_what_they_are_called() -> None:

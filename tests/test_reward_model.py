@@ -22,10 +22,13 @@ from penchant.engine.precision import Precision
 from penchant.engine.settings import Settings
 from penchant.engine.sources import Scorer
 from penchant.errors import Refusal
+from penchant.evaluation.diagnosis.material import gather
+from penchant.feedback import open_source
 from penchant.feedback.records import Row
 from penchant.objectives import DPO, NLL, BradleyTerry
 from penchant.rewards import Context, Judge, RewardModel, load_judge
 from penchant.run import Run
+from penchant.running.difficulty import margins
 from penchant.running.judging import ready
 from tiny import tiny_tokenizer
 
@@ -306,6 +309,11 @@ def test_a_finished_run_judges_by_the_reward_it_implies(tiny_folder: Path, tmp_p
         assert isinstance(judge, Judge)
         said = judge([Context(row["prompt"]) for row in held], [row["chosen"] for row in held]).total
         assert said.tolist() == pytest.approx(after.reward_chosen, abs=1e-4)
+        turned = [
+            {**row, "chosen": row["rejected"], "rejected": row["chosen"]} if i < 10 else row for i, row in enumerate(held)
+        ]
+        gaps = margins(judge)(gather(open_source(turned), 0).comparisons)
+        assert all(gap is not None and (gap < 0) == (i < 10) for i, gap in enumerate(gaps))  # turned labels stand out
     other = pn.align(
         tiny_folder, planted(60), DPO(), output=tmp_path / "judged", quiet=True, judge=f"implicit:{run.folder}", **common
     )

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 SUMMARY = "say what is in a data file and what is wrong with it"
 
-USAGE = "penchant check DATA [--model MODEL] [--deep [--unseen DATA] [--report FILE] [--show N] [--seed N]] [--json]"
+USAGE = (
+    "penchant check DATA [--model MODEL] [--deep [--unseen DATA] [--judge JUDGE] [--report FILE] [--show N] [--seed N]] "
+    "[--json]"
+)
 
 EXAMPLES = """\
 examples:
@@ -24,6 +27,7 @@ examples:
   penchant check pairs.parquet --json
   penchant check pairs.jsonl --deep
   penchant check pairs.jsonl --deep --unseen test.jsonl --report diagnosis.html
+  penchant check pairs.jsonl --deep --judge implicit:runs/other --show 5
 
 It looks at every row and changes nothing. `wrong` is what a run would refuse (exit code 2), `odd` is worth a look. --deep also
 estimates what single rows do not show: wrong labels, annotators who differ, shortcuts, leaks; it never changes the exit code."""
@@ -34,6 +38,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="MODEL", help="also count tokens and try this model's template")
     parser.add_argument("--deep", action="store_true", help="also estimate wrong labels, shortcuts, leaks; say what fits")
     parser.add_argument("--unseen", metavar="DATA", help="with --deep: held-out data whose prompts should not be in DATA")
+    parser.add_argument(
+        "--judge",
+        metavar="JUDGE",
+        help="with --deep: a judge that has not seen these labels (reward:FOLDER, implicit:RUN, …), whose margins help to find "
+        "wrong ones",
+    )
     parser.add_argument("--report", metavar="FILE", help="with --deep: write a page with the figures and the doubtful rows")
     parser.add_argument("--show", metavar="N", type=int, default=0, help="with --deep: print the N most doubtful rows")
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="with --deep: for all that is drawn (default: 0)")
@@ -43,7 +53,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from penchant.feedback import check, open_source
 
-    for name in ("unseen", "report", "show", "seed"):
+    for name in ("unseen", "judge", "report", "show", "seed"):
         if getattr(arguments, name) and not arguments.deep:
             raise Refusal(f"--{name} belongs to the deeper diagnosis; write --deep too.")
     if arguments.show < 0 or arguments.seed < 0:
@@ -78,7 +88,15 @@ def _deeper(arguments: argparse.Namespace, source: Any, loaded: Any) -> Diagnosi
         from penchant.running.difficulty import log_ratios
 
         difficulty = log_ratios(loaded)
-    found = diagnose(source, unseen, seed=arguments.seed, difficulty=difficulty)
+    judge = None
+    if arguments.judge is not None:
+        from penchant.rewards import load_judge
+        from penchant.running.difficulty import margins
+        from penchant.running.judging import alone
+
+        who = alone(load_judge(arguments.judge))
+        judge = who.name, margins(who)
+    found = diagnose(source, unseen, seed=arguments.seed, difficulty=difficulty, judge=judge)
     if arguments.report is not None:
         from penchant.files import write
         from penchant.report.diagnosis import render

@@ -34,12 +34,15 @@ FEW_WORDS = 0.2
 """Two sides that differ in at most this share of their words are near-duplicates: a loss may lower both (DPOP, Pal et al.
 2024, arXiv 2402.13228)."""
 
+LOUD = 3.0
+"""What a judge's margins count in the penalty, beside 1 for a measure of style: with the factor of measures, as much as all words
+of a text together."""
 SCORED = 200
 """Comparisons a reference model is asked about; of more, so many are drawn."""
 
-Difficulty = Callable[[Sequence[Comparison]], Sequence[float]]
-"""c = log π_ref(rejected) − log π_ref(chosen), in nats (Chen et al. 2024, arXiv 2405.19534, theorem 4.1), of those of the
-given comparisons that the model can read."""
+Ask = Callable[[Sequence[Comparison]], Sequence[float | None]]
+"""A number for each of the given comparisons, None where there is none: of a reference model c = log π_ref(rejected) −
+log π_ref(chosen), in nats (Chen et al. 2024, arXiv 2405.19534, theorem 4.1); of a judge r(chosen) − r(rejected), in its units."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,32 @@ class Suspect:
     """P(label wrong) by the curve, at the estimated rate."""
     annotator: str | None
     comparison: Comparison = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a reference model prefers before it has learned anything, of the pairs it could read."""
+
+    rejected: Estimate
+    """Share in which it prefers the rejected."""
+    shorter: Estimate | None
+    """Share in which it prefers the side of fewer characters; None where no pair has one."""
+    unread: int
+    """Pairs that did not fit into the model."""
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """A judge beside the labels, as one more thing that the predictor may go by."""
+
+    judge: str
+    accuracy: Estimate
+    """Share of labels it agrees with by itself; a tie ½."""
+    failed: int
+    """Comparisons it could not judge; they are left to the rest of the predictor."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {"judge": self.judge, "agrees": self.accuracy.to_json(), "failed": self.failed}
 
 
 @dataclass(frozen=True)
@@ -67,6 +96,8 @@ class Diagnosis:
     """None where there were too few comparisons."""
     style: Estimate | None
     """Accuracy on unseen pairs of a predictor that sees only length and style."""
+    opinion: Opinion | None
+    """None where no judge was asked."""
     suspects: tuple[Suspect, ...]
     """All labels more probably wrong than right at the likeliest rates, the most doubtful first."""
     people: tuple[Annotator, ...]
@@ -90,6 +121,8 @@ class Diagnosis:
     difficulty: tuple[float, ...]
     """Of each comparison: c in nats with a model, without one −g, the log-odds that the predictor gives against the label."""
     difficulty_of: Literal["reference", "predictor", ""]
+    reference: Reference | None
+    """None without a model."""
     edits: tuple[float, ...]
     advice: tuple[Advice, ...]
 
@@ -120,11 +153,13 @@ def diagnose(
     *,
     seed: int = 0,
     most: int = MOST,
-    difficulty: Difficulty | None = None,
+    difficulty: Ask | None = None,
+    judge: tuple[str, Ask] | None = None,
 ) -> Diagnosis:
     """Looks for what is wrong with preferences beyond single rows. `unseen`: the held-out source whose prompts should not be
-    among these. `difficulty`: a reference model's log-ratios; without it a predictor fitted here stands in. The same seed
-    gives the same diagnosis.
+    among these. `difficulty`: a reference model's log-ratios; without it a predictor fitted here stands in. `judge`: its name, and
+    its margins, by which the predictor may go besides words and style; a judge that learned from these very labels repeats
+    their mistakes. The same seed gives the same diagnosis.
 
     Raises Refusal where a sampled number is not finite.
     """
@@ -135,7 +170,8 @@ def diagnose(
         other = gather(unseen, seed, most)
         leaks, held_out = tuple(alike(other.whole_rows, whole)), len({text for _, text in other.whole_rows})
     some = material.comparisons
-    texts = _Texts.of(material)
+    opinion, judged = _judged(some, judge)
+    texts = _Texts.of(material, judged)
     fitted, margins, style = _fitted(material, texts, seed)
     shared = people.votes(material)
     reliable = tuple(people.dawid_skene(shared, seed))
@@ -145,7 +181,7 @@ def diagnose(
         if any(one.reliability.value < 0.75 for one in reliable):
             # labels count by how far their annotator is believed: 2η − 1 is what is left of a label's expectation
             fitted, margins, reliable = _again(material, texts, reliable, seed)
-    hard = _difficulty(some, difficulty, fitted, margins, seed)
+    hard, reference = _difficulty(some, difficulty, fitted, margins, seed)
     found = tuple(shortcuts(texts.gaps, material.groups, texts.first)) if some else ()
     far = tuple(edits(one.chosen, one.rejected) for one in some)
     twins = tuple(alike(whole))
@@ -163,6 +199,7 @@ def diagnose(
         seed=seed,
         noise=noise,
         style=style,
+        opinion=opinion,
         # with two sides, reliabilities say who is of the larger one, and nothing of single labels
         suspects=_suspects(some, margins, fitted, () if two is not None and two.found else reliable),
         people=reliable,
@@ -178,7 +215,8 @@ def diagnose(
         held_out=held_out,
         twins=twins,
         difficulty=tuple(hard),
-        difficulty_of="reference" if difficulty else "predictor" if hard else "",
+        difficulty_of="reference" if reference else "predictor" if hard else "",
+        reference=reference,
         edits=far,
         advice=tuple(advise(grounds)),
     )
@@ -191,11 +229,13 @@ class _Texts:
     gaps: Floats
     """[comparisons, measures] chosen − rejected"""
     dense: Floats
+    beside: Floats
+    """`dense` with a judge's margins as one column more, where there is a judge."""
     words: Any
     first: Floats | None
 
     @classmethod
-    def of(cls, material: Material) -> _Texts:
+    def of(cls, material: Material, judged: Floats | None) -> _Texts:
         some = material.comparisons
         prompts = [one.prompt for one in some]
         chosen = measures([one.chosen for one in some], prompts)
@@ -204,7 +244,9 @@ class _Texts:
         first = None
         if any(one.places for one in some):
             first = np.array([one.places[1] - one.places[0] if one.places else 0 for one in some], dtype=float)
-        return cls(chosen - rejected, differences(chosen, rejected) if some else chosen, words, first)
+        dense = differences(chosen, rejected) if some else chosen
+        beside = dense if judged is None else np.column_stack([dense, LOUD * judged])
+        return cls(chosen - rejected, dense, beside, words, first)
 
 
 def _fitted(material: Material, texts: _Texts, seed: int) -> tuple[Fitted | None, Floats, Estimate | None]:
@@ -214,7 +256,7 @@ def _fitted(material: Material, texts: _Texts, seed: int) -> tuple[Fitted | None
     groups = material.groups
     alone = crossfit.margins(crossfit.design(texts.dense), groups, seed)
     style = share(np.where(alone > 0, 1.0, np.where(alone < 0, 0.0, 0.5)).tolist(), groups)
-    margins = crossfit.margins(crossfit.design(texts.dense, texts.words), groups, seed)
+    margins = crossfit.margins(crossfit.design(texts.beside, texts.words), groups, seed)
     return fit(margins, groups), margins, style
 
 
@@ -225,23 +267,44 @@ def _again(
     trust = {one.name: 2 * one.reliability.value - 1 for one in reliable}
     usual = float(np.mean(list(trust.values())))
     weights = np.array([trust.get(one.annotator or "", max(usual, 0.0)) for one in material.comparisons])
-    margins = crossfit.margins(crossfit.design(texts.dense, texts.words), material.groups, seed, weights)
+    margins = crossfit.margins(crossfit.design(texts.beside, texts.words), material.groups, seed, weights)
     fitted = fit(margins, material.groups)
     return fitted, margins, tuple(people.by_margins(material, margins, fitted)) or tuple(reliable)
 
 
+def _judged(some: Sequence[Comparison], judge: tuple[str, Ask] | None) -> tuple[Opinion | None, Floats | None]:
+    """What a judge says of the labels, and its margins of typical size 1, none beyond 3, 0 where it failed."""
+    if judge is None or not some:
+        return None, None
+    name, ask = judge
+    margins = np.array([np.nan if x is None else x for x in ask(some)], dtype=float)
+    known = np.isfinite(margins)
+    if not known.any():
+        raise Refusal(f"the judge {name} could judge none of {len(some):,} comparisons, so it says nothing of the labels.")
+    hits = (np.sign(margins[known]) + 1) / 2
+    groups = [one.key for one, there in zip(some, known.tolist(), strict=True) if there]
+    scale = float(np.sqrt(np.mean(margins[known] ** 2))) or 1.0
+    opinion = Opinion(name, share(hits.tolist(), groups), int((~known).sum()))
+    return opinion, np.clip(np.where(known, margins, 0.0) / scale, -3.0, 3.0)
+
+
 def _difficulty(
-    some: Sequence[Comparison], ask: Difficulty | None, fitted: Fitted | None, margins: Floats, seed: int
-) -> list[float]:
-    if ask is not None and some:
-        drawn = np.sort(np.random.default_rng(seed).permutation(len(some))[:SCORED]).tolist()
-        values = list(ask([some[i] for i in drawn]))
-        if wrong := [x for x in values if not np.isfinite(x)]:
-            raise Refusal(
-                f"the model's log-ratio of a pair is {wrong[0]}; nothing can be said of difficulty by this model."
-            )
-        return values
-    return [] if fitted is None else (-fitted.log_odds(margins)).tolist()
+    some: Sequence[Comparison], ask: Ask | None, fitted: Fitted | None, margins: Floats, seed: int
+) -> tuple[list[float], Reference | None]:
+    if ask is None or not some:
+        return ([] if fitted is None else (-fitted.log_odds(margins)).tolist()), None
+    drawn = [some[i] for i in np.sort(np.random.default_rng(seed).permutation(len(some))[:SCORED]).tolist()]
+    read = [(one, x) for one, x in zip(drawn, ask(drawn), strict=True) if x is not None]
+    values = [x for _, x in read]
+    if wrong := [x for x in values if not np.isfinite(x)]:
+        raise Refusal(f"the model's log-ratio of a pair is {wrong[0]}; nothing can be said of difficulty by this model.")
+    if not read:
+        return [], None
+    against = share([(np.sign(x) + 1) / 2 for x in values], [one.key for one, _ in read])
+    gaps = [(one, x, len(one.chosen) - len(one.rejected)) for one, x in read if len(one.chosen) != len(one.rejected)]
+    shorter = [(np.sign(x) * np.sign(gap) + 1) / 2 for _, x, gap in gaps]  # x > 0: it prefers the rejected
+    by_length = share(shorter, [one.key for one, *_ in gaps]) if gaps else None
+    return values, Reference(against, by_length, len(drawn) - len(read))
 
 
 def _suspects(

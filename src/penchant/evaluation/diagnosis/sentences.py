@@ -43,6 +43,7 @@ def points(found: Diagnosis) -> list[Point]:
     """All findings, in a fixed order."""
     return [
         *_labels(found),
+        *_opinion(found),
         *_people(found),
         *_questions(found),
         *_leaks(found),
@@ -85,6 +86,7 @@ def to_json(found: Diagnosis) -> dict[str, Any]:
         "findings": [point.to_json() for point in found.points],
         "noise": found.noise.to_json() if found.noise else None,
         "style_accuracy": found.style.to_json() if found.style else None,
+        "judge": found.opinion.to_json() if found.opinion else None,
         "suspects": [{"row": one.row, "doubt": one.doubt, "annotator": one.annotator} for one in found.suspects],
         "annotators": [one.to_json() for one in found.people],
         "reliabilities_from": ("agreement" if found.by_agreement else "predictor") if found.people else None,
@@ -98,6 +100,8 @@ def to_json(found: Diagnosis) -> dict[str, Any]:
         "near_prompts": [asdict(one) for one in found.twins],
         "difficulty": {
             "of": found.difficulty_of,
+            "prefers_rejected": found.reference.rejected.to_json() if found.reference else None,
+            "prefers_shorter": found.reference.shorter.to_json() if found.reference and found.reference.shorter else None,
             "quantiles": {str(q): float(np.quantile(hard, q / 100)) for q in (5, 25, 50, 75, 95)},
         } if len(hard) else None,
         "few_words_apart": found.close,
@@ -119,7 +123,8 @@ def _labels(found: Diagnosis) -> Iterator[Point]:
         yield Point("labels", "unknown", said)
         return
     right = noise.accuracy
-    behind = f"A predictor of words and style agrees with {right.percent()} of labels it has not seen (n = {right.n:,})"
+    of = "words and style" if found.opinion is None else "words, style and the judge"
+    behind = f"A predictor of {of} agrees with {right.percent()} of labels it has not seen (n = {right.n:,})"
     counted = f"; confident learning, which counts hard pairs too, says {noise.counted.percent()}" if noise.counted else ""
     if not noise.learnable:
         said = "How many labels are wrong cannot be known from these texts: nothing in them foretells the label."
@@ -153,6 +158,17 @@ def _by_people(found: Diagnosis) -> Estimate:
     mean = lambda ends: sum(one.labels * (1 - end) for one, end in zip(found.people, ends, strict=True)) / n  # noqa: E731
     eta = [one.reliability for one in found.people]
     return Estimate(mean([x.value for x in eta]), mean([x.high for x in eta]), mean([x.low for x in eta]), n)
+
+
+def _opinion(found: Diagnosis) -> Iterator[Point]:
+    if found.opinion is None:
+        return
+    one = found.opinion
+    behind = "A judge that learned from these very labels repeats their mistakes: give it data it has not seen."
+    if one.failed:
+        behind += f" It could not judge {one.failed:,} comparisons."
+    word = "fine" if one.accuracy.low > 0.5 else "look"
+    yield Point("judge", word, f"{one.judge} agrees with {one.accuracy.percent()} of {one.accuracy.n:,} labels.", behind)
 
 
 def _people(found: Diagnosis) -> Iterator[Point]:
@@ -305,12 +321,15 @@ def _difficulty(found: Diagnosis) -> Iterator[Point]:
         return
     hard = np.array(found.difficulty)
     low, middle, high = (short(float(q)) for q in np.quantile(hard, (0.1, 0.5, 0.9)))
-    if found.difficulty_of == "reference":
-        share = float((hard > 0).mean())
-        said = f"The reference prefers the rejected in {share:.0%} of {len(hard):,} pairs; a margin under β c leaves it so."
-        yield Point(
-            "difficulty", "look" if share > 0.6 else "fine", said, f"c: {low} / {middle} / {high} nats at 10 / 50 / 90 %."
-        )
+    if found.reference is not None:
+        one, by = found.reference.rejected, found.reference.shorter
+        said = f"The reference prefers the rejected in {one.percent()} of {one.n:,} pairs; a margin under β c leaves it so."
+        behind = f"c: {low} / {middle} / {high} nats at 10 / 50 / 90 %."
+        if by is not None:
+            behind += f" It prefers the shorter side in {by.percent()}: sums over tokens grow with length."
+        if found.reference.unread:
+            behind += f" {found.reference.unread:,} more pairs did not fit into the model."
+        yield Point("difficulty", "look" if one.low > 0.5 else "fine", said, behind)
     elif found.noise is not None and found.noise.learnable:
         unsure = float((np.abs(hard) < np.log(2)).mean())
         said = f"{unsure:.0%} of pairs are hard for the predictor: less than two to one for either side."
