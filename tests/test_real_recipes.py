@@ -121,3 +121,32 @@ def test_the_comparison_recipe_picks_short_rows_and_asks_for_what_can_be_compare
     assert len(asked["rows"]) == 240 and len(asked["points"]) == 6 and asked["samples"] is False
     size = lambda row, side: len(json.dumps(row["prompt"])) + len(json.dumps(row[side]))  # noqa: E731
     assert 400 < max(size(row, side) for row in asked["rows"] for side in ("chosen", "rejected")) <= 430
+
+
+def test_the_contest_of_reward_models_starts_with_the_same_pairs_for_both_and_the_rate_hangs_on_none_of_the_tests(
+    recipe: Recipe, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = recipe("dporm_vs_exrm")
+    tests = {"ID": PAIRS[12:16], "shifted": PAIRS[16:20], "far": PAIRS[20:]}
+    monkeypatch.setitem(module.SOURCES, "templates", (lambda: (PAIRS[:10], PAIRS[10:12], tests), 8))
+    found = module.contest("templates", (0, 1), str(tiny_folder), 1, tmp_path)
+    shifted = [[found.values(arm, name) for name in ("ID", "shifted", "far")] for arm in ("EXRM", "DPORM")]
+    for arm, (own, *others) in zip(("EXRM", "DPORM"), shifted, strict=True):
+        drops = [[a - b for a, b in zip(own, other, strict=True)] for other in others]
+        assert found.values(arm, "worst drop") == pytest.approx([max(x) for x in zip(*drops, strict=True)])
+        assert found.values(arm, "mean drop") == pytest.approx([sum(x) / 2 for x in zip(*drops, strict=True)])
+    turned = {
+        name: [{**row, "chosen": row["rejected"], "rejected": row["chosen"]} for row in rows]
+        for name, rows in tests.items()
+    }
+    monkeypatch.setitem(module.SOURCES, "templates", (lambda: (PAIRS[:10], PAIRS[10:12], turned), 8))
+    again = module.contest("templates", (0, 1), str(tiny_folder), 1, tmp_path / "turned")
+    assert all(again.values(arm, "rate") == found.values(arm, "rate") for arm in ("EXRM", "DPORM"))
+
+
+def test_a_policy_that_is_its_reference_ties_on_every_pair(recipe: Recipe, tiny_folder: Path) -> None:
+    module, short_runs = recipe("dporm_vs_exrm"), recipe("short_runs")
+    bench = short_runs.Bench(str(tiny_folder), layers=1, max_length=160)
+    rows = bench.encode(PAIRS[:6])
+    bench.reference(rows)
+    assert module.right("DPORM", bench, rows)["ties"] == 1 and module.right("DPORM", bench, rows)["half"] == 0.5
