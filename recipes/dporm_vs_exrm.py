@@ -10,7 +10,8 @@ Run       SmolLM2-135M-Instruct, its top 4 layers (EXRM: and a head of zeros), t
           of persona evaluations, agreeable against not (160 pairs). Learning rate from {1e-4, 3e-4} for each of the two
           by accuracy on validation pairs of the same distribution, seed 0 alone. Test pairs of the same distribution, and shifted:
           other tasks, other templates, both, longer replies; other questions, reported speech, another trait; and pairs of people
-          (HH harmless). 3 seeds, which draw and order the training pairs. 466 CPU-seconds for both.
+          (HH harmless). 3 seeds, which draw and order the training pairs. Budget: 10 CPU-minutes
+          (measured: 466 s for both).
 Showed    Both put about all pairs of their own distribution in order (templates: EXRM 0.97 [0.90, 1.04], DPORM 1.00; persona
           0.97 and 0.98). The mean drop on shifted pairs is larger for DPORM: by +0.09 [+0.06, +0.12] (templates) and +0.03
           [+0.03, +0.04] (persona). It comes from the wording, as the second source says: other templates −0.27
