@@ -85,6 +85,15 @@ class RunFolder:
         self.record(identity, {})
         return False
 
+    def idle(self, seconds: float = 0.0) -> bool:
+        """Whether no process writes into the folder, now or after so many seconds at the most."""
+        Path(self._lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with self._lock.acquire(timeout=seconds):
+                return True
+        except Timeout:
+            return False
+
     def release(self) -> None:
         """Lets other processes write into the folder again."""
         self._lock.release()

@@ -52,12 +52,10 @@ def _which(found: Compared, measure: Measure, gaps: list[Gap], order: list[str])
         return "There is only one objective, and nothing to hold it against."
     first, value = found.called(order[0]), said(measure, found.judged[order[0]].value)
     mine = [gap for gap in gaps if gap.a == order[0]]
+    lead = ""
     if found.incomplete:
         missing = ", ".join(found.incomplete)
-        return (
-            f"{missing} did not finish or was not measured, and what it would have shown is not known. Of the "
-            f"others {first} has the highest {measure.name}, {value}."
-        )
+        lead = f"{missing} did not finish or was not measured, and what it would have shown is not known. Of the others, "
     if found.winner is not None:
         nearest, weakest = min(mine, key=lambda gap: gap.contrast.value), max(mine, key=lambda gap: gap.contrast.p)
         whom = "the other" if len(order) == 2 else f"each of the other {len(order) - 1}"
@@ -66,6 +64,8 @@ def _which(found: Compared, measure: Measure, gaps: list[Gap], order: list[str])
             f"{_between(measure, nearest)}; the least sure of these differences has {sure(weakest.contrast.p)}."
         )
     rivals = [gap for gap in mine if gap.contrast.p >= ALPHA]
+    if not rivals:
+        return f"{lead}{first} has the highest {measure.name}, {value}, surely above the rest."
     nearest = min(rivals, key=lambda gap: gap.contrast.value)
     lone = len(found.judged[order[0]].seeds) < 2
     why = "one seed cannot tell what another would have shown" if lone else sure(nearest.contrast.p)
@@ -75,14 +75,14 @@ def _which(found: Compared, measure: Measure, gaps: list[Gap], order: list[str])
         shared = ", ".join([first, *(found.called(gap.b) for gap in equal[:-1])])
         tied = f"{shared} and {found.called(equal[-1].b)} have the same {measure.name}, {value}, the highest"
         if not rest:
-            return f"{tied}."
+            return f"{lead}{tied}."
         why = why if lone else f"each p ≥ {min(gap.contrast.p for gap in rest):.2g}"
-        return f"{tied}, and {first} is not surely above {_either([found.called(gap.b) for gap in rest])} ({why})."
+        return f"{lead}{tied}, and {first} is not surely above {_either([found.called(gap.b) for gap in rest])} ({why})."
     by = f"by {_between(measure, nearest)}"
     whom = f"{_either(names)}; the nearest is {names[rivals.index(nearest)]}, {by} ({why})"
     if len(rivals) == 1:
         whom = f"{names[0]} ({by}; {why})"
-    return f"{first} has the highest {measure.name}, {value}, but is not surely above {whom}."
+    return f"{lead}{first} has the highest {measure.name}, {value}, but is not surely above {whom}."
 
 
 def _either(names: list[str]) -> str:
@@ -142,8 +142,7 @@ def _price(found: Compared, order: list[str]) -> list[str]:
         return []
     arm, others = found.best[order[0]], [found.best[name] for name in order[1:]]
     parts = [part for key in ("kl", "length", "chosen") if (part := _paid(found, arm, others, key))]
-    range_of = lambda values: f"{min(values):,.0f} to {max(values):,.0f}" if values else "–"  # noqa: E731
-    beside = f" (the others {range_of([o.cpu for o in others])})" if others else ""
+    beside = f" ({_range([f'{o.cpu:,.0f}' for o in others], [o.cpu for o in others])})" if others else ""
     parts.append(f"{arm.cpu:,.0f} CPU-seconds a run{beside} for {arm.steps:,} steps over {arm.tokens:,.0f} tokens")
     return [f"The price of {found.titled(arm)}: {'; '.join(parts)}."]
 
@@ -154,11 +153,20 @@ def _paid(found: Compared, arm: Arm, others: list[Arm], key: str) -> str:
     if measure is None or mine is None:
         return ""
     theirs = [r.value for other in others if (r := other.readings(measure)) is not None]
-    beside = f"the others {said(measure, min(theirs))} to {said(measure, max(theirs))}" if theirs else ""
+    beside = _range([said(measure, x) for x in theirs], theirs) if theirs else ""
     start = found.start(measure)
     began = f"the start {said(measure, start.prompts.value)}" if start is not None else ""
     inside = "; ".join(filter(None, (began, beside)))
     return f"{measure.name} {said(measure, mine.value)}" + (f" ({inside})" if inside else "")
+
+
+def _range(written: list[str], values: list[float]) -> str:
+    """What the others paid, from the least to the most, with the unit once."""
+    if len(values) == 1:
+        return f"the other {written[0]}"
+    least, most = (written[values.index(pick)] for pick in (min(values), max(values)))
+    same_unit = " " in least and least.split(" ")[1:] == most.split(" ")[1:]
+    return f"the others {least.split(' ')[0] if same_unit else least} to {most}"
 
 
 def _harm(found: Compared, order: list[str]) -> list[str]:

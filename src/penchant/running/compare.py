@@ -4,6 +4,7 @@ its own, and what they left is held against each other. The runs are ordinary on
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,9 @@ from penchant.words import brief
 
 ROWS = {"data": "rows.jsonl", "unseen": "unseen.jsonl"}
 """Where rows given in Python are put, for the processes to read."""
+
+PATIENCE = 300.0
+"""Seconds that are waited for runs of a comparison that was killed; one that goes on longer is somebody else's, and is refused."""
 
 
 @dataclass(frozen=True)
@@ -193,8 +197,17 @@ class Comparison:
             self.voice.say(f"{point.name}, seed {seed}: {said}")
             self.voice.progress("runs", done, len(cells))
 
+        self._outlive([self._folder(*cell) for cell in todo])
         self.voice.progress("runs", done, len(cells))
         Crew(self.most, self.plan.at_once, self.threads, self.devices).run([self._job(*cell) for cell in todo], ended)
+
+    def _outlive(self, folders: list[RunFolder]) -> None:
+        """Waits for the runs of a comparison that was killed: they end by themselves, as soon as they have saved a checkpoint."""
+        if busy := [folder for folder in folders if not folder.idle()]:
+            self.voice.say(f"{len(busy)} runs are still saving what they have; waiting for them")
+        until = time.monotonic() + PATIENCE
+        for folder in busy:
+            folder.idle(max(0.0, until - time.monotonic()))
 
     def _job(self, point: Point, seed: int) -> Job:
         plan, folder = self.plan, self._folder(point, seed)
