@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from penchant.domains.base import Cost, Encoded, Samples, Want
 from penchant.engine.batching import steps as plan_steps
+from penchant.engine.batching import strangers
 from penchant.engine.precision import Precision
 from penchant.engine.step import Material, Step
 from penchant.errors import Refusal
@@ -148,6 +149,11 @@ def train(
     )
     anchor = lambda some: domain.score(frozen, rows.select(some)).logp  # noqa: E731
     material = Material(rows, dict.fromkeys(("ref", "prev", "history/0"), anchor))
+    if objective.needs.mismatched:
+        other = strangers([context.numpy().tobytes() for context in rows.contexts], seed)
+        mixed = domain.recombine(rows, range(len(rows)), other)
+        strange = lambda some: domain.score(frozen, mixed.select(some)).logp  # noqa: E731
+        material = replace(material, mismatched=mixed, mismatched_anchors={"ref": strange})
     memory = dict(state) if state is not None else zeros(objective, {"annotator": len(rows.annotators)})
     for some in plan_steps(len(rows), batch or len(rows), 1, seed, steps):
         memory = step(material, some, memory).state

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import math
 import os
 import subprocess
 import sys
@@ -14,8 +15,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 from penchant.feedback import open_source
+from penchant.objectives import KTO
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 
@@ -135,3 +138,36 @@ def test_length_alone_wins_the_plain_rate_only_and_heavy_noise_turns_the_best_of
     assert longer[0] > 56 > 54 > longer[1] and found.estimate("better", "length-controlled").value > 57
     best = module.best_of_n(seeds=2, questions=40, samples=1024)
     assert min(best.values("heavy", "fall from the peak")) > 0.2 and best.values("light", "fall from the peak") == [0, 0]
+
+
+def test_an_objective_that_reads_mismatched_responses_learns_from_a_finite_set(
+    recipe: Callable[[str], ModuleType],
+) -> None:
+    finite = recipe("finite")
+    policy = finite.Policy(torch.zeros(8, 3))
+    prompt = torch.arange(8).repeat(2)
+    rows = finite.labelled(prompt, torch.tensor([0] * 8 + [2] * 8), torch.tensor([True] * 8 + [False] * 8))
+    state = finite.train(policy, KTO(beta=0.5), rows, steps=30)
+    likely = policy.probabilities()
+    assert bool((likely[:, 0] > 0.6).all()) and bool((likely[:, 2] < 0.1).all())
+    # half of the mismatched responses are liked by now and half are not: z0 is the mean of both, or 0 where that is below
+    assert float(state["z0"]) == pytest.approx(
+        max(0.0, float((likely[:, [0, 2]].log() - math.log(1 / 3)).mean())), abs=0.05
+    )
+
+
+def test_the_starting_points_begin_where_they_say(
+    recipe: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = recipe("starting_points")
+    monkeypatch.setattr(module, "LOSSES", {"KTO": module.LOSSES["KTO"]})
+    found = module.starting_points("good", seeds=(0,), sizes=(32,), rate=0.02)
+    assert list(found.runs) == ["base, KTO", "imitation, KTO", "instruct, KTO"]
+    begun = [found.values(arm, "before")[0] for arm in found.runs]
+    assert begun == sorted(begun) and begun[0] < 0.5 < begun[1]
+    # of the pairs each set holds the smaller one, and KTO reads each pair as two responses
+    here = module.World(0, "any")
+    few, many = (here.rows(n, "DPO")[0] for n in (32, 64))
+    assert many.select(list(range(32))).keys == few.keys
+    single, batch = here.rows(32, "KTO")
+    assert len(single) == 64 and batch == 2 * module.BATCH and int(single.columns["label"].sum()) == 32

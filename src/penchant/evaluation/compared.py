@@ -27,7 +27,7 @@ from penchant.evaluation.comparison import (
     tuned,
 )
 from penchant.evaluation.evidence import RunEvidence
-from penchant.evaluation.measures import MEASURES, Measure, identity, primary, units
+from penchant.evaluation.measures import MEASURES, Measure, begin_alike, identity, primary, units
 from penchant.evaluation.significance import holm
 from penchant.evaluation.statistics import Estimate
 
@@ -207,8 +207,10 @@ class Compared:
 
     @cached_property
     def measures(self) -> tuple[Measure, ...]:
-        """Those that some run has, the one that decides first."""
+        """Those that some run has, the one that decides first. The accuracy of the change is left out where it is the accuracy."""
         there = [m for m in MEASURES if any(arm.readings(m) is not None for arm in self.arms)]
+        if begin_alike([cell.evidence for cell in self.cells]):
+            there = [m for m in there if m.key != "change" or m is self.primary]
         return tuple(sorted(there, key=lambda m: m is not self.primary))
 
     @cached_property

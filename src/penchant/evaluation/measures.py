@@ -242,5 +242,6 @@ def primary(evidences: Sequence[RunEvidence], by: str | None) -> Measure | None:
 def begin_alike(evidences: Sequence[RunEvidence]) -> bool:
     """Whether the implicit rewards of all objectives rank the same held-out pairs rightly before training. With a reference
     they are all tied there; without one they already rank, each in its way, and an accuracy is mostly the start's."""
-    begun = [tuple(_accuracy(e.pairs_before)) for e in evidences if e.pairs_before is not None]
-    return len(set(begun)) <= 1
+    begun = [e.pairs_before for e in evidences if e.pairs_before is not None]
+    # a reward model begins with a head that knows nothing, drawn anew for every seed
+    return len({tuple(_accuracy(one)) for one in begun if one.speaks}) <= 1
