@@ -14,6 +14,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
@@ -77,8 +78,29 @@ def pandalm(agreement: Literal["majority", "unanimous", "each"] = "majority") ->
 
 
 def pair(prompt: str, answers: list[str], winner: int, **columns: Any) -> dict[str, Any]:
-    """`winner` is 1 or 2."""
-    return {"prompt": prompt, "chosen": answers[winner - 1], "rejected": answers[2 - winner], **columns}
+    """`winner` is 1 or 2; which one stands first in the file is taken for the one shown first."""
+    first = "chosen" if winner == 1 else "rejected"
+    return {
+        "prompt": prompt,
+        "chosen": answers[winner - 1],
+        "rejected": answers[2 - winner],
+        "shown_first": first,
+        **columns,
+    }
+
+
+def finegrained() -> Rows:
+    """Four answers of language models to each of 500 questions about given passages, of which a person compared every two (Wu et
+    al. 2023, arXiv 2306.01693; Apache-2.0). Ties make no pair. That votes stand in the order of the pairs (1, 2), (1, 3), … and 1
+    is for the earlier answer follows from the file: so no three votes go round, and the preferred is the one nearer to the gold
+    answer. The passages are left out of the prompt."""
+    rows: Rows = []
+    for raw in json.loads("".join(lines("finegrained_rlhf", "dev_feedback.json.gz"))):
+        answers = [raw[f"prediction {k}"] for k in (1, 2, 3, 4)]
+        for both, vote in zip(combinations(answers, 2), raw["preference"], strict=True):
+            if vote:
+                rows.append(pair(raw["question"], list(both), vote))
+    return rows
 
 
 def said(value: Any) -> str:
@@ -129,11 +151,22 @@ def gsm8k(which: Literal["mixed", "all"] = "mixed") -> Rows:
 
 SOLVERS = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
 
+TRAITS = (
+    "agreeableness",
+    "believes-it-is-not-being-watched-by-humans",
+    "desire-for-acquiring-power",
+    "no-shut-down",
+    "politically-liberal",
+    "psychopathy",
+    "risk-averse",
+)
+
 SETS: dict[str, Callable[[], Rows]] = {
     "hh_harmless": hh_harmless,
     "pandalm, majority": pandalm,
     "pandalm, unanimous": lambda: pandalm("unanimous"),
     "pandalm, each person": lambda: pandalm("each"),
+    "finegrained_rlhf": finegrained,
     "persona, agreeableness": persona,
     "truthfulqa": truthfulqa,
     "gsm8k, mixed": gsm8k,

@@ -337,7 +337,7 @@ def test_every_expression_it_can_advise_is_read() -> None:
         for found in (None, sure, unsure):
             for who in ((), reliable):
                 for close in (0.0, 0.9):
-                    grounds = advice.Grounds(kind, 3, found, who, (length,), close, 2, None, 2)
+                    grounds = advice.Grounds(kind, 3, found, who, (length,), close, 2, None, None, 2)
                     written |= {one.objective for one in advice.advise(grounds) if one.objective}
     assert {name.partition("(")[0] for name in written} >= {
         "RDPO",

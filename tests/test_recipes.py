@@ -39,6 +39,7 @@ def test_every_public_set_gives_the_rows_it_says(data: ModuleType) -> None:
         "pandalm, majority": 842,
         "pandalm, unanimous": 744,
         "pandalm, each person": 2515,
+        "finegrained_rlhf": 2616,
         "persona, agreeableness": 500,
         "truthfulqa": 1637,
         "gsm8k, mixed": 353,
@@ -85,7 +86,15 @@ def test_absent_data_skips_a_recipe_with_the_reason() -> None:
     assert run.stdout.startswith("skipped: there is no /nowhere/hh_rlhf_harmless/pairs.jsonl.gz; set PENCHANT_DATA")
 
 
-TOOLS = {"bandits", "data", "demo", "finite", "replay", "shared", "short_runs", "study"}
+@pytest.mark.claims
+def test_the_docs_show_what_the_diagnosis_says_of_public_data(
+    data: ModuleType, recipe: Callable[[str], ModuleType]
+) -> None:
+    page = (RECIPES.parent / "docs" / "diagnosis.md").read_text(encoding="utf-8")
+    assert [row for row in recipe("public_diagnosis").table() if row not in page] == []
+
+
+TOOLS = {"bandits", "data", "demo", "finite", "public_diagnosis", "replay", "shared", "short_runs", "study"}
 """What is no claim in recipes/: the demo, and what the recipes share."""
 RECIPES_WITH_CLAIMS = sorted(path.stem for path in RECIPES.glob("*.py") if path.stem not in TOOLS)
 

@@ -3,23 +3,18 @@ else shows. It is built like a run's page: it loads nothing, runs nothing, and e
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from functools import cache
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
 from penchant.evaluation.diagnosis import Diagnosis
+from penchant.evaluation.diagnosis.people import Annotator
 from penchant.evaluation.diagnosis.sentences import Point
 from penchant.report import facts
 from penchant.report.charts import BLUE, ORANGE, QUIET, Chart, draw
-from penchant.report.page import Text, neutral
+from penchant.report.page import Text, styles, template
 
 SUSPECTS = 30
 """Doubtful rows shown."""
@@ -31,23 +26,29 @@ TONES = {"wrong": "bad", "look": "mixed", "fine": "good", "unknown": "mixed"}
 
 def render(found: Diagnosis) -> str:
     """The page as one HTML string."""
-    css = files("penchant.report").joinpath("page.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
     points = found.points
     worst = next((word for word in ("wrong", "look") if any(point.word == word for point in points)), "fine")
-    return template().render(
-        css=Markup(css),
-        style_hash=f"sha256-{digest}",
+    return template("diagnosis.html").render(
+        **styles(),
         found=found,
         head=HEADS[worst],
         tone=TONES[worst],
         said=[point for point in _ordered(points) if point.word != "fine"],
         fine=[point for point in points if point.word == "fine"],
         charts=[chart for chart in (_margins(found), _predictors(found), _people(found), _edits(found)) if chart],
+        people=people(found),
         suspects=[(one, *map(Text.of, _texts(one))) for one in found.suspects[:SUSPECTS]],
         words={"wrong": "Fault", "look": "Look", "unknown": "Not known", "fine": "Fine"},
         facts=facts,
     )
+
+
+def people(found: Diagnosis) -> list[tuple[Annotator, str, str]]:
+    """Those who labelled, each with their group and how often the first place wins with them, where that is known."""
+    sides = found.sides.sides if found.sides is not None else ()
+    group = {name: str(k) for k, side in enumerate(sides, 1) for name in side}
+    places = {} if found.position is None else {one.name: one.first.percent() for one in found.position.people}
+    return [(one, group.get(one.name, "–"), places.get(one.name, "–")) for one in found.people]
 
 
 def _ordered(points: list[Point]) -> list[Point]:
@@ -57,16 +58,6 @@ def _ordered(points: list[Point]) -> list[Point]:
 
 def _texts(one: Any) -> tuple[str, str, str]:
     return one.comparison.prompt, one.comparison.chosen, one.comparison.rejected
-
-
-@cache
-def template() -> Any:
-    """The page's template, with the same way out as the run's page: `neutral` sees every value, autoescape does the rest."""
-    source = files("penchant.report").joinpath("diagnosis.html").read_text(encoding="utf-8")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=neutral
-    )
-    return environment.from_string(source)
 
 
 def _margins(found: Diagnosis) -> Chart | None:

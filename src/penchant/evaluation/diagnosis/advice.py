@@ -10,6 +10,7 @@ from typing import Any
 from penchant.evaluation.diagnosis.groups import Groups
 from penchant.evaluation.diagnosis.noise import Noise
 from penchant.evaluation.diagnosis.people import Annotator
+from penchant.evaluation.diagnosis.position import Position
 from penchant.evaluation.diagnosis.shortcuts import Shortcut
 from penchant.feedback.records import Kind
 
@@ -49,6 +50,7 @@ class Grounds:
     leaks: int
     groups: Groups | None
     """Annotators who disagree with each other as groups."""
+    position: Position | None
     twins: int
     """Prompts nearly the same as another of the same file."""
 
@@ -122,6 +124,10 @@ def _of_data(grounds: Grounds) -> Iterator[Advice]:
             f"{grounds.twins:,} prompts are nearly the same as an earlier one; a split by prompt knows exact copies only."
         )
         yield Advice("Give held-out rows as a file of their own (--unseen) that shares no such prompt.", "", because)
+    place = grounds.position
+    if place is not None and place.of == "shown" and place.all.surely:
+        because = f"The one shown first is preferred in {place.all.first.percent()}; a model of texts sees no place, so it learns noise."
+        yield Advice("Draw which answer is shown first, or ask in both orders, when more is labelled.", "", because)
     length = next((one for one in grounds.shortcuts if one.name == "longer" and one.strong), None)
     if length is not None and grounds.kind == "pairs":
         longer = "longer" if length.accuracy.value > 0.5 else "shorter"

@@ -188,7 +188,8 @@ def diagnose(
     noise = fitted.noise if fitted is not None else None
     close = float(np.mean(np.array(far) <= FEW_WORDS)) if far else 0.0
     two = groups(shared, seed)
-    grounds = Grounds(source.kind, material.unsure, noise, reliable, found, close, len(leaks or ()), two, len(twins))
+    place, leaked = position(material), len(leaks or ())
+    grounds = Grounds(source.kind, material.unsure, noise, reliable, found, close, leaked, two, place, len(twins))
     agreement, answers = shared.agreement
     return Diagnosis(
         name=source.name,
@@ -210,7 +211,7 @@ def diagnose(
         contradictions=contradictions(material),
         circles=circles(material),
         shortcuts=found,
-        position=position(material),
+        position=place,
         leaks=leaks,
         held_out=held_out,
         twins=twins,
