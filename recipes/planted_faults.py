@@ -1,7 +1,7 @@
 """Planted faults: does the deeper diagnosis of data find what was put there, and does it stay silent where nothing was?
 
-Claim     Of labels turned at 5, 10, 20 and 40 %, a contrarian annotator, two groups of opposite taste, a length shortcut and leaked prompts each is found, the
-          intervals hold the planted rates, and clean data raises no alarm.
+Claim     Of labels turned at 5, 10, 20 and 40 %, a contrarian annotator, two groups of opposite taste, a length shortcut and
+          leaked prompts each is found, the intervals hold the planted rates, and clean data raises no alarm.
 Source    Confidences and reliabilities: LCPO, Cao et al. 2025, arXiv 2509.24159, eq. 3 to 6; one coin for each person: Dawid and
           Skene 1979; the count: confident learning, Northcutt et al. 2021, arXiv 1911.00068. The set-up is ours.
 Run       Synthetic: 2,000 pairs of texts of 8 to 20 random words of 80 with a hidden worth each, preferred by Bradley-Terry with

@@ -126,7 +126,7 @@ def _of_data(grounds: Grounds) -> Iterator[Advice]:
         yield Advice("Give held-out rows as a file of their own (--unseen) that shares no such prompt.", "", because)
     place = grounds.position
     if place is not None and place.of == "shown" and place.all.surely:
-        because = f"The one shown first is preferred in {place.all.first.percent()}; a model of texts sees no place, so it learns noise."
+        because = f"The one shown first is preferred in {place.all.first.percent()}, which to a model of texts is noise."
         yield Advice("Draw which answer is shown first, or ask in both orders, when more is labelled.", "", because)
     length = next((one for one in grounds.shortcuts if one.name == "longer" and one.strong), None)
     if length is not None and grounds.kind == "pairs":
