@@ -153,7 +153,8 @@ def _entry(measure: Measure, found: Reading | None, begun: Reading | None = None
         return Entry("–")
     over = lambda e: (s := between(measure, e))[s.index("[") :]  # noqa: E731
     before = "" if begun is None else said(measure, begun.prompts.value)
-    return Entry(said(measure, found.prompts.value), over(found.prompts), over(found.seeds), before)
+    seeds = over(found.seeds) if found.seeds.n > 1 else ""
+    return Entry(said(measure, found.prompts.value), over(found.prompts), seeds, before)
 
 
 def _begin(measure: Measure, found: Reading | None) -> Entry:
@@ -201,14 +202,19 @@ def print_compared(console: Console, found: Compared, paths: Mapping[str, Path])
     from rich.padding import Padding
     from rich.table import Table
 
-    shown = [m for m in found.measures if m is found.primary or m.key in ("score", "wins", "accuracy", "kl", "length")]
+    primary = "accuracy" if found.primary is None else found.primary.key
+    keys = {primary, "score", "wins", "kl", "length"} | (
+        {"accuracy"} if primary != "change" else set()
+    )  # as a line has room
+    shown = [m for m in found.measures if m.key in keys]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title=text("on held-out prompts, 95 % over prompts"))
     table.title_justify = "left"
-    table.add_column("", overflow="fold")
+    rows = lines(found)
+    table.add_column("", overflow="fold", min_width=min(20, max(len(line.name) for line in rows)))
     for measure in shown:
         table.add_column(text(measure.name), justify="right")
-    table.add_column("a run", justify="right")
-    for line in lines(found):
+    table.add_column("a run", justify="right", min_width=6)
+    for line in rows:
         entries = [line.entries[measure.key] for measure in shown]
         table.add_row(text(line.name), *(text(f"{e.value}\n{e.prompts}".strip()) for e in entries), text(line.cpu))
     console.print()
