@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 import torch
 from peft import AutoPeftModelForSequenceClassification
+from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification
 
 import penchant as pn
+from penchant.cli import main
 from penchant.domains.base import Encoded, Want
 from penchant.domains.classifiers import load_classifier
 from penchant.domains.models import Loaded, LoRA, load
@@ -30,6 +32,7 @@ from penchant.rewards import Context, Judge, RewardModel, load_judge
 from penchant.run import Run
 from penchant.running.difficulty import margins
 from penchant.running.judging import ready
+from test_ranks import launched
 from tiny import tiny_tokenizer
 
 REWARD = Want(head="reward")
@@ -187,6 +190,39 @@ def test_a_run_learns_a_planted_preference_and_speaks_of_scores_only(run: Run):
     card = (run.model / "README.md").read_text(encoding="utf-8")
     assert "AutoModelForSequenceClassification" in card and "generate" not in card
     assert "pipeline_tag: text-classification" in card
+
+
+def test_evaluating_a_reward_model_needs_no_objective_and_prints_what_its_scores_are_worth(
+    run: Run, tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    unseen = tmp_path / "unseen.jsonl"
+    unseen.write_text("".join(json.dumps(row) + "\n" for row in planted(40, 500)), encoding="utf-8")
+    words = ["--reference", str(tiny_folder), "--data", str(unseen), "--precision", "fp32"]
+    assert main(["evaluate", str(run.model), *words]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "✓ learned On 40 unseen pairs the model prefers the chosen response in 100.0 %" in out
+    assert "As a reward model: 0.0 % [" in out and "of pairs have equal scores. Stated and true shares are" in out
+    assert "No pair has responses of unequal length" in out or "people did in" in out
+
+
+@pytest.mark.claims
+@pytest.mark.parametrize("how", ["DDP", "FSDP2"])
+def test_two_processes_train_the_reward_model_that_one_trains(how: str, run: Run, tiny_folder: Path, tmp_path: Path):
+    """The head is in the optimiser, its gradient is summed over processes, and it is put together when it is saved."""
+    script = tmp_path / "run.py"
+    script.write_text(
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from pathlib import Path\nfrom test_reward_model import trained\n"
+        f"trained(Path({str(tiny_folder)!r}), Path({str(tmp_path / 'two')!r}), evaluate_every=10)\n"
+        "import os; os._exit(0)\n"
+    )
+    split = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"} if how == "FSDP2" else {}
+    launched(script, PENCHANT_CACHE=str(tmp_path / "cache"), **split)
+    two = Run.open(tmp_path / "two")
+    assert two.evidence.choices["spread"] == f"2 processes, {how}"
+    a, b = (load_file(one.model / "model.safetensors") for one in (two, run))
+    assert a.keys() == b.keys() and float(b["score.weight"].abs().max()) > 1e-3
+    torch.testing.assert_close(a["score.weight"], b["score.weight"], rtol=0, atol=1e-5)
 
 
 def test_the_card_says_how_to_get_the_scores_of_the_run(run: Run, capsys: pytest.CaptureFixture[str]):

@@ -27,6 +27,7 @@ examples:
   penchant evaluate runs/first
   penchant evaluate runs/first/model --reference smollm2 --data unseen.jsonl
   penchant evaluate runs/online/model --reference smollm2 --data prompts.jsonl --judge vader
+  penchant evaluate runs/reward/model --reference smollm2 --data unseen.jsonl
   penchant evaluate pairs.jsonl --profile --judge vader
   penchant evaluate runs/first --probes builtin
   penchant evaluate runs/first/model --tasks arc_easy,hellaswag --reference smollm2
@@ -68,7 +69,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--reference", metavar="MODEL", help="the model it came from, to compare with")
     model.add_argument("--data", metavar="DATA", help="pairs, lists or prompts neither was trained on")
     model.add_argument(
-        "--objective", metavar="OBJECTIVE", help="whose implicit reward is measured (default: DPO(beta=0.1))"
+        "--objective",
+        metavar="OBJECTIVE",
+        help="whose implicit reward is measured (default: DPO(beta=0.1), of a reward model BradleyTerry())",
     )
     model.add_argument("--judge", metavar="JUDGE", help=ASKED["judge"].rpartition(";")[0])
     bench = parser.add_argument_group("a model on standard benchmarks (pip install 'penchant[benchmarks]')")
@@ -122,11 +125,18 @@ def run(arguments: argparse.Namespace) -> int:
     from penchant.running.voice import Voice
 
     judge = load_judge(asked["judge"]) if asked["judge"] else None
-    objective = read(asked["objective"] or "DPO(beta=0.1)")
+    objective = read(asked["objective"] or ("BradleyTerry()" if _scores(arguments.what) else "DPO(beta=0.1)"))
     voice = Voice(quiet=arguments.json)
     with voice:
         evidence, verdict = evaluate(arguments.what, arguments.reference, arguments.data, objective, judge, settings, voice)
     return _show(evidence, verdict, {}, arguments.json)
+
+
+def _scores(model: str) -> bool:
+    """Whether a folder holds a reward model."""
+    from penchant.domains.reward_head import is_adapter_of_classifier, is_classifier
+
+    return is_classifier(Path(model)) or is_adapter_of_classifier(Path(model))
 
 
 def _tasks(arguments: argparse.Namespace, settings: Settings) -> int:

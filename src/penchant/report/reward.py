@@ -42,6 +42,18 @@ def reward_section(evidence: RunEvidence) -> Section | None:
     return Section("reward", "As a reward model", lead, said(pairs, odds, bias), (counted,), shown)
 
 
+def in_words(evidence: RunEvidence) -> list[str]:
+    """The same for a terminal, a paragraph each, without charts; nothing of a model of text."""
+    pairs = evidence.pairs_after
+    if evidence.speaks or pairs is None or not pairs.numbers:
+        return []
+    rewards, lengths = (pairs.reward_chosen, pairs.reward_rejected), (pairs.length_chosen, pairs.length_rejected)
+    ties = reward_accuracy(*rewards, pairs.groups).ties
+    odds = of_margins(margins(pairs), groups=pairs.groups)
+    told = said(pairs, odds, length_bias(*rewards, *lengths, pairs.groups))
+    return [f"As a reward model: {ties.percent()} of pairs have equal scores. {told[0]}", *told[1:]]
+
+
 def accuracies(every: RewardAccuracy, near: RewardAccuracy | None) -> Table:
     """The ways to count."""
     rows = [

@@ -46,6 +46,12 @@ def print_summary(console: Console, evidence: RunEvidence, verdict: Verdict, pat
             told.insert(facts.SHOWN, f"… {one.hidden} between …")
         console.print()
         console.print(text(f"{one.title}, the lowest first: {', '.join(told)}"))
+    if not evidence.speaks:
+        from penchant.report.reward import in_words  # which loads matplotlib, as the page of this run has
+
+        for line in in_words(evidence):
+            console.print()
+            console.print(text(line))
     for name, said in facts.judging(evidence):
         console.print()
         console.print(text(f"judge {name}: {said}"))
