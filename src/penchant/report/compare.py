@@ -210,10 +210,10 @@ def print_compared(console: Console, found: Compared, paths: Mapping[str, Path])
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title=text("on held-out prompts, 95 % over prompts"))
     table.title_justify = "left"
     rows = lines(found)
-    table.add_column("", overflow="fold", min_width=min(20, max(len(line.name) for line in rows)))
+    table.add_column("", overflow="fold", min_width=min(16, max(len(line.name) for line in rows)))
     for measure in shown:
         table.add_column(text(measure.name), justify="right")
-    table.add_column("a run", justify="right", min_width=6)
+    table.add_column("a run", justify="right", no_wrap=True, min_width=5)
     for line in rows:
         entries = [line.entries[measure.key] for measure in shown]
         table.add_row(text(line.name), *(text(f"{e.value}\n{e.prompts}".strip()) for e in entries), text(line.cpu))
