@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from itertools import product
 
 import numpy as np
@@ -128,3 +129,25 @@ def test_answers_after_win_where_the_judge_scores_them_higher():
     rows = {row.name: row for row in before_after(RunEvidence({}, {}, {}, samples_before=before, samples_after=after))}
     assert rows["win rate over before"].cells[:2] == ("50.0 %", "50.0 %")
     assert rows["win rate with lengths held equal"].after.value == pytest.approx(0.5)
+
+
+def test_style_is_held_equal_where_answers_have_markdown():
+    draw = random.Random(2)
+
+    def said(bold):
+        texts = [
+            ["*" * 2 * (draw.random() < bold) + " ".join(draw.choices("abc", k=draw.randint(2, 20)))] for _ in range(150)
+        ]
+        texts = [[f"{y}**" if y.startswith("**") else y for y in row] for row in texts]
+        scores = [[("**" in row[0]) + draw.gauss(0, 0.7)] for row in texts]
+        ones = [[1]] * 150
+        return SampleEvidence([str(i) for i in range(150)], texts, ones, [[True]] * 150, [[-1.0]] * 150, scores=scores)
+
+    def rows(before, after):
+        evidence = RunEvidence({}, {}, {}, samples_before=before, samples_after=after)
+        return {row.name: row for row in before_after(evidence, resamples=200)}
+
+    found = rows(said(0.2), said(0.8))
+    plain, styled = (found[name].after.value for name in ("win rate over before", "win rate with style held equal"))
+    assert plain > 0.6 and abs(styled - 0.5) < abs(plain - 0.5) / 2
+    assert "win rate with style held equal" not in rows(said(0), said(0))

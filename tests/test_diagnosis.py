@@ -7,6 +7,7 @@ import json
 import math
 import random
 from collections.abc import Callable, Sequence
+from itertools import combinations
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,6 +18,7 @@ from scipy import stats
 
 from penchant import cli
 from penchant.errors import Refusal
+from penchant.evaluation.agreement import krippendorff_alpha
 from penchant.evaluation.diagnosis import advice, alike, crossfit, diagnose, features, groups, noise, people, shortcuts
 from penchant.evaluation.diagnosis.material import Comparison, gather
 from penchant.evaluation.diagnosis.structure import circles, contradictions
@@ -178,6 +180,19 @@ def test_people_who_answer_the_same_vouch_for_each_other() -> None:
     assert [one.name for one in found] == ["d", "c", "b", "a"]
     assert all(one.reliability.low <= p <= one.reliability.high for one, p in zip(found, sorted(right), strict=True))
     assert [one.contrary for one in found] == [True, False, False, False]
+
+
+def test_agreement_of_people_is_krippendorffs_alpha_with_every_question_both_ways_round() -> None:
+    draw = np.random.default_rng(3)
+    table = draw.choice([-1.0, 0.0, 1.0, 1.0], (40, 4))
+    table[:, 0] = 1  # so that every question has an answer
+    found = people.agreement(people.Votes(list("abcd"), table, [], list(range(40))))
+    both = np.vstack([table, -table]).T
+    alpha = krippendorff_alpha([[None if x == 0 else x for x in row] for row in both.tolist()])
+    assert found is not None and found.alpha.value == pytest.approx(alpha.value)
+    products = [x * y for row in table for x, y in combinations(row, 2) if x and y]
+    assert found.pairs == len(products) and found.agree.value == pytest.approx(products.count(1) / len(products))
+    assert people.agreement(people.Votes(["a"], np.ones((3, 1)), [], [1, 2, 3])) is None
 
 
 def opinions(seed: int, sizes: tuple[int, int], alone: int = 0, questions: int = 120) -> people.Votes:

@@ -4,6 +4,8 @@ page for a person's votes that is theirs alone. The page is tried in a real brow
 from __future__ import annotations
 
 import json
+import math
+import random
 from collections.abc import Iterator, Sequence
 from http.client import HTTPConnection
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from sklearn.metrics import cohen_kappa_score
 from torch import Tensor
 
 from browser import browser
@@ -20,6 +23,7 @@ from penchant.cli import main
 from penchant.domains.models import load
 from penchant.engine.settings import Settings
 from penchant.errors import Refusal
+from penchant.evaluation.agreement import fleiss_kappa, krippendorff_alpha, verdicts
 from penchant.feedback import open_source
 from penchant.judging.answers import Question, joined, questions, read_answers
 from penchant.judging.page import Page
@@ -112,6 +116,79 @@ def test_a_comparer_gives_pairs_with_strengths_and_its_liking_for_a_place_is_tol
     assert any("failed, and left out: 1" in line for line in made.lines())
 
 
+def test_agreement_beyond_chance_counts_every_pair_both_ways_round() -> None:
+    draw = random.Random(0)
+    a, b = ([draw.choice([0.0, 0.5, 1.0, 1.0]) for _ in range(60)] for _ in range(2))
+    found = verdicts(a, b)
+    twice = [[*x, *(1 - v for v in x)] for x in (a, b)]
+    assert found.kappa is not None and found.alpha is not None
+    assert found.kappa.value == pytest.approx(cohen_kappa_score(*([str(v) for v in x] for x in twice)))
+    assert found.alpha.value == pytest.approx(krippendorff_alpha(twice).value)
+    sure = verdicts([1.0, 1.0, 1.0, 0.0], [1.0, 1.0, 1.0, 1.0])  # chance is a half, however the sides were written down
+    assert sure.kappa is not None and sure.kappa.value == pytest.approx(2 * 3 / 4 - 1)
+    assert verdicts([0.5], [0.5]).kappa is None
+    with pytest.raises(Refusal, match=r"a verdict is 0\.7"):
+        verdicts([0.7], [1.0])
+
+
+def test_fleiss_kappa_is_the_published_example_and_cohens_rule_for_two() -> None:
+    # the ten subjects, fourteen raters and five categories of the textbook example
+    counts = [
+        [0, 0, 0, 0, 14], [0, 2, 6, 4, 2], [0, 0, 3, 5, 6], [0, 3, 9, 2, 0], [2, 2, 8, 1, 1],
+        [7, 7, 0, 0, 0], [3, 2, 6, 3, 0], [2, 5, 3, 2, 2], [6, 5, 2, 1, 0], [0, 2, 2, 3, 7],
+    ]  # fmt: skip
+    assert fleiss_kappa(counts).value == pytest.approx(0.210, abs=5e-4)
+    with pytest.raises(Refusal, match="as many raters for every item"):
+        fleiss_kappa([[2, 0], [1, 0]])
+    with pytest.raises(Refusal, match="0 / 0"):
+        fleiss_kappa([[2, 0], [2, 0]])
+
+
+def test_three_who_answer_are_rated_and_a_liking_for_long_marked_answers_is_held_equal(tmp_path: Path) -> None:
+    draw, files = random.Random(0), []
+    for name, better in (("strong", 0.8), ("middle", 0.5), ("weak", 0.3)):
+        rows = [
+            {"prompt": f"p{i}", "responses": [f"{name} {i} {'good' if draw.random() < better else 'bad'}"]}
+            for i in range(80)
+        ]
+        if name == "middle":
+            rows = [{**row, "responses": [f"**{row['responses'][0]}** and so on"]} for row in rows[:60]]
+        files.append(lines(tmp_path / f"{name}.jsonl", rows))
+    rows, apart = joined(*files)
+    assert apart == 0 and [len(row.responses) for row in rows] == [3] * 60 + [2] * 20
+    made = judge_answers(rows, FunctionJudge(lambda prompt, y: ("good" in y) + 0.6 * ("**" in y), "likes bold"), nothing)
+    found = made.standing
+    assert found is not None and found.ratings is not None and set(found.ratings.names) == {"strong", "middle", "weak"}
+    assert found.ratings.names[-1] == "weak" and math.isfinite(found.ratings.elo[0].low)
+    assert sum(one.value for one in found.ratings.elo) / 3 == pytest.approx(1000)
+    said = made.to_json()["standing"]
+    assert [one["name"] for one in said["arena_score"]] == list(found.ratings.names)
+    assert said["style_held_equal"] is None or said["style_held_equal"]["baseline"] == "weak"
+    assert any(line.startswith("rated (Bradley-Terry") for line in made.lines()) and "win_rate" in made.to_json()
+
+
+def test_style_held_equal_is_told_or_why_it_is_not_known(tmp_path: Path) -> None:
+    draw = random.Random(1)
+
+    def told(bold: float) -> list[dict[str, Any]]:
+        """Answers of any length, a share of them with something in bold."""
+        said = [" ".join(draw.choices("abcdef", k=draw.randint(3, 30))) for _ in range(150)]
+        return [
+            {"prompt": f"p{i}", "responses": [f"**so** {y}" if draw.random() < bold else y]} for i, y in enumerate(said)
+        ]
+
+    new, old = told(0.7), told(0.3)
+    both = joined(lines(tmp_path / "new.jsonl", new), lines(tmp_path / "old.jsonl", old))[0]
+    judge = FunctionJudge(lambda prompt, y: ("**" in y) + draw.gauss(0, 0.7), "bold")
+    found = judge_answers(both, judge, nothing).standing
+    assert found is not None and found.ratings is None and found.style is not None and found.style.baseline == "old"
+    (one,) = found.style.scores
+    assert one.raw.value > 0.55 and abs(one.no_difference.value - 0.5) < abs(one.raw.value - 0.5)
+    assert found.style.effects["bold"].low > 0
+    always = judge_answers(both, FunctionJudge(lambda prompt, y: -len(y), "short"), nothing).standing
+    assert always is not None and always.style is None and "no maximum" in always.lines()[0]
+
+
 def test_a_judge_of_scores_gives_lists_that_a_run_reads_and_ties_win_nothing(tmp_path: Path) -> None:
     new = lines(tmp_path / "new.jsonl", [{"prompt": f"p{i}", "responses": ["aaaa" if i else "a"]} for i in range(5)])
     old = lines(tmp_path / "old.jsonl", [{"prompt": f"p{i}", "responses": ["a b" if i < 4 else "bbbb"]} for i in range(5)])
@@ -144,9 +221,7 @@ def test_the_command_judges_by_an_endpoint_and_a_run_learns_from_its_rows(
     assert "gives no verdict: '?'" in said.out and "is there already" in said.err
     source = open_source(out)
     assert len(source) == 11 and all(row.responses[0].startswith("good") and row.strength == 1 for row in source)
-    assert align(
-        str(tiny_folder), str(out), DPO(), output=tmp_path / "run", quiet=True, held_out=2, threads=1
-    ).model.exists()
+    assert align(str(tiny_folder), str(out), DPO(), output=tmp_path / "run", quiet=True, steps=1, **FAST).model.exists()
 
 
 def test_what_penchant_sample_prints_is_judged_and_a_model_may_be_asked(

@@ -16,25 +16,27 @@ if TYPE_CHECKING:
 
 SUMMARY = "have answers judged, by a judge or by a person, into preferences"
 
-USAGE = "penchant judge ANSWERS [OTHERS] --judge JUDGE --output ROWS.jsonl"
+USAGE = "penchant judge ANSWERS [OTHERS …] --judge JUDGE --output ROWS.jsonl"
 
 EXAMPLES = """\
 examples:
   penchant sample --model smollm2 --prompts prompts.jsonl --count 2 --json > answers.jsonl
   penchant judge answers.jsonl --judge "endpoint:http://127.0.0.1:8000/v1 model=NAME as=compare" --output rows.jsonl
   penchant judge new.jsonl old.jsonl --judge model:smollm2 --output rows.jsonl
+  penchant judge a.jsonl b.jsonl c.jsonl --judge reward:FOLDER --output rows.jsonl
   penchant judge answers.jsonl --judge human --output votes.jsonl
 
 ANSWERS are rows with two or more responses to a prompt: {"prompt", "responses"} as `penchant sample --json` prints them, pairs
-or lists. With OTHERS the answers of two files to the same prompts are held against each other. A judge of scores gives lists
-with scores, a comparer pairs with a strength, a person pairs. A key is read from PENCHANT_JUDGE_KEY, else OPENAI_API_KEY."""
+or lists. With OTHERS the answers of several files to the same prompts are held against each other, and three or more are
+rated. A judge of scores gives lists with scores, a comparer pairs with a strength, a person pairs. A key is read from
+PENCHANT_JUDGE_KEY, else OPENAI_API_KEY."""
 
 HUMAN = "human"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("answers", metavar="ANSWERS", help="a file of prompts with their answers")
-    parser.add_argument("others", nargs="?", metavar="OTHERS", help="a second file: whose answers are better?")
+    parser.add_argument("others", nargs="*", metavar="OTHERS", help="further files: whose answers are better?")
     parser.add_argument(
         "--judge",
         required=True,
@@ -56,11 +58,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     output = Path(arguments.output)
     numbers = [_whole(arguments, name) for name in ("seed", "port")]
-    if arguments.others is None:
+    if not arguments.others:
         rows, notes = read_answers(arguments.answers), []
     else:
-        rows, apart = joined(arguments.answers, arguments.others)
-        notes = [f"{apart:,} prompts stand in one of the two files only, and were left out"] if apart else []
+        rows, apart = joined(arguments.answers, *arguments.others)
+        notes = [f"{apart:,} prompts stand in one of the files only, and were left out"] if apart else []
     if arguments.judge == HUMAN:
         return _human(rows, output, arguments.annotator, *numbers)
     if output.exists() and not arguments.overwrite:

@@ -1,9 +1,11 @@
-"""How far raters agree: raw, beyond chance (Cohen, Krippendorff), and in order (Kendall, Spearman).
-Everything but the raw share is a kept library's; here stand the interval, what is left out, and the refusals."""
+"""How far raters agree: raw, beyond chance (Cohen, Fleiss, Krippendorff), and in order (Kendall, Spearman).
+Most are a kept library's; here stand the interval, what is left out, and the refusals."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import krippendorff
@@ -12,7 +14,7 @@ from scipy import stats
 
 from penchant.errors import Refusal
 from penchant.evaluation.logistic import Floats
-from penchant.evaluation.statistics import Estimate, percentiles, share
+from penchant.evaluation.statistics import Estimate, percentiles, resampled, share
 
 RESAMPLES = 1000
 
@@ -42,6 +44,69 @@ def cohen_kappa(
         else np.nan
     )
     return _drawn(of, len(left))
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """How far two judges of pairs agree beyond chance; None where all verdicts are ties, so that it is 0 / 0."""
+
+    kappa: Estimate | None
+    """Cohen's, with each judge's own share of ties."""
+    alpha: Estimate | None
+    """Krippendorff's, nominal, with the share of ties of both together."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            name: one and one.to_json() for name, one in (("cohen_kappa", self.kappa), ("krippendorff_alpha", self.alpha))
+        }
+
+
+def verdicts(a: Sequence[float], b: Sequence[float], groups: Sequence[Hashable] | None = None) -> Verdicts:
+    """Agreement beyond chance of verdicts 1, 0 or ½ (a tie). Which of two answers is called the first is nobody's choice, so
+    every pair counts both ways round: κ of (v, w) and (1 − v, 1 − w) together. Without ties that is 2 × raw − 1. Groups, the
+    prompts, are drawn for the interval."""
+    _paired(a, b)
+    if wrong := [x for x in (*a, *b) if x not in (0.0, 0.5, 1.0)]:
+        raise Refusal(f"a verdict is {wrong[0]}; it must be 1, 0, or ½ for a tie.")
+    same = [float(x == y) for x, y in zip(a, b, strict=True)]
+    columns = [same, [float(x == 0.5) for x in a], [float(y == 0.5) for y in b], [1.0] * len(a)]
+    if not any(x != 0.5 for x in (*a, *b)):
+        return Verdicts(None, None)
+
+    def kappa(s: Floats) -> Floats:
+        observed, t, u = (s[..., k] / s[..., 3] for k in range(3))
+        by_chance = (1 - t) * (1 - u) / 2 + t * u
+        return np.where(by_chance < 1, (observed - by_chance) / np.where(by_chance < 1, 1 - by_chance, 1.0), 1.0)
+
+    def alpha(s: Floats) -> Floats:
+        observed, ties, values = s[..., 0] / s[..., 3], 2 * (s[..., 1] + s[..., 2]), 4 * s[..., 3]
+        side = (values - ties) / 2
+        expected = 1 - (ties * (ties - 1) + 2 * side * (side - 1)) / (values * (values - 1))
+        return np.where(expected > 0, 1 - (1 - observed) / np.where(expected > 0, expected, 1.0), 1.0)
+
+    return Verdicts(*(resampled(columns, of, groups, resamples=RESAMPLES) for of in (kappa, alpha)))
+
+
+def fleiss_kappa(counts: Sequence[Sequence[int]]) -> Estimate:
+    """(observed − chance) / (1 − chance) for as many raters of every item, not necessarily the same people; `counts`
+    [items][categories], how many raters gave each (Fleiss 1971). Items are drawn for the interval."""
+    table = np.array(counts, dtype=np.float64)
+    raters = table.sum(1) if table.ndim == 2 and table.size else np.zeros(1)
+    if (table < 0).any() or len(set(raters.tolist())) != 1 or raters[0] < 2:
+        raise Refusal(
+            "Fleiss's kappa needs as many raters for every item, at least two; where some are missing take Krippendorff's alpha."
+        )
+    if (table.sum(0) > 0).sum() < 2:
+        raise Refusal("all raters give every item the same label, so agreement beyond chance is 0 / 0.")
+    m = raters[0]
+
+    def of(i: np.ndarray) -> float:
+        some = table[i]
+        observed = float(((some**2).sum(1) - m).mean() / (m * (m - 1)))
+        by_chance = float(((some.sum(0) / some.sum()) ** 2).sum())
+        return (observed - by_chance) / (1 - by_chance) if by_chance < 1 else math.nan
+
+    return _drawn(of, len(table))
 
 
 def krippendorff_alpha(

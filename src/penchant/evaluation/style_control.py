@@ -55,6 +55,12 @@ def style(text: str, length: float | None = None) -> Style:
     return Style(size, len(_HEADER.findall(text)), len(_LIST.findall(text)), bold)
 
 
+def marked(text: str) -> bool:
+    """Whether a text has headers, list items or bold."""
+    found = style(text)
+    return bool(found.headers or found.lists or found.bold)
+
+
 def difference(a: Style, b: Style) -> tuple[float, float, float, float]:
     """(l_a − l_b) / (l_a + l_b) of the lengths, 0 where both are empty; (d_a − d_b) / (d_a + d_b + 1) of the others, where d
     is the count over length + 1."""

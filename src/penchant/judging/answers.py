@@ -1,4 +1,4 @@
-"""Answers to be judged: rows with two or more responses, or two files joined by prompt. It reads; who judges is not its
+"""Answers to be judged: rows with two or more responses, or files joined by prompt. It reads; who judges is not its
 business."""
 
 from __future__ import annotations
@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -95,22 +95,29 @@ def read_answers(source: str) -> list[Answered]:
     return rows
 
 
-def joined(first: str, second: str) -> tuple[list[Answered], int]:
-    """Two files' answers to the same prompts, the k-th of one beside the k-th of the other; and how many prompts stand in one
+def joined(*sources: str) -> tuple[list[Answered], int]:
+    """Several files' answers to the same prompts, the k-th of one beside the k-th of the others; and how many prompts stand in one
     file only. They are called by their files' names."""
-    names = (Path(first).stem, Path(second).stem)
-    if names[0] == names[1]:
-        names = (first, second)
-    mine, theirs = (_by_prompt(read_answers(one)) for one in (first, second))
-    rows = [
-        Answered(prompt, (a, b), names)
-        for key, (prompt, answers) in mine.items()
-        if key in theirs
-        for a, b in zip(answers, theirs[key][1], strict=False)
-    ]
+    names = [Path(one).stem for one in sources]
+    if len(set(names)) < len(names):
+        names = list(sources)
+    if len(set(names)) < len(names):
+        raise Refusal("a file is named twice; its answers cannot be held against themselves.")
+    answers = [_by_prompt(read_answers(one)) for one in sources]
+    rows, apart = [], 0
+    for key in dict.fromkeys(key for one in answers for key in one):
+        here = [(name, *one[key]) for name, one in zip(names, answers, strict=True) if key in one]
+        if len(here) < 2:
+            apart += 1
+            continue
+        prompt = here[0][1]
+        for said in zip_longest(*(some for *_, some in here)):
+            known = [(name, text) for (name, *_), text in zip(here, said, strict=True) if text is not None]
+            if len(known) > 1:
+                rows.append(Answered(prompt, tuple(text for _, text in known), tuple(name for name, _ in known)))
     if not rows:
-        raise Refusal(f"{plain(first)} and {plain(second)} answer no prompt in common; sample both from the same prompts.")
-    return rows, len(mine.keys() ^ theirs.keys())
+        raise Refusal(f"{', '.join(map(plain, sources))} answer no prompt in common; sample them from the same prompts.")
+    return rows, apart
 
 
 def _by_prompt(rows: list[Answered]) -> dict[str, tuple[Prompt, list[str]]]:

@@ -6,13 +6,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from penchant.errors import Refusal
+from penchant.evaluation.agreement import Verdicts, verdicts
 from penchant.evaluation.comparisons import Comparison, Positions, WinRate, positions, side, win_rate
 from penchant.evaluation.statistics import Estimate, mean, share
 from penchant.feedback.records import Row
 from penchant.judging.answers import Answered, Question, in_chunks, questions
+from penchant.judging.standing import Standing, standing
 from penchant.rewards.account import endpoints, failures, why
 from penchant.rewards.base import Comparer, Context, Judge
 from penchant.rewards.compare import checked
@@ -59,6 +62,19 @@ class Judged:
         hits = [1 - abs(side(c.p) - side(label or 0.0)) for c, label in both]
         return share(hits, [c.prompt for c, _ in both]) if both else None
 
+    @property
+    def beyond_chance(self) -> Verdicts | None:
+        """κ and α of judge and labels, a tie of either being a verdict; None where nothing is labelled."""
+        both = [(c, label) for c, label in zip(self.comparisons, self.labels, strict=True) if label is not None]
+        if not both:
+            return None
+        return verdicts([side(c.p) for c, _ in both], [side(label) for _, label in both], [c.prompt for c, _ in both])
+
+    @cached_property
+    def standing(self) -> Standing | None:
+        """How those who answered stand to each other; None of answers without names."""
+        return standing(self.comparisons)
+
     def lines(self) -> list[str]:
         """What came of it, in plain words."""
         n = len({c.prompt for c in self.comparisons})
@@ -69,6 +85,7 @@ class Judged:
                 f"{a} preferred to {b}: {wins.mean.percent()}, n = {wins.n:,} ({wins.wins:,} won, {wins.losses:,} lost, "
                 f"{wins.ties:,} ties)"
             )
+        said += [] if self.standing is None else self.standing.lines()
         said += [f"mean score of {name}: {one.number()}, n = {one.n:,}" for name, one in self.scores.items()]
         if self.places is not None:
             said.append(
@@ -77,11 +94,16 @@ class Judged:
             )
         if (agreement := self.agreement) is not None:
             said.append(f"agrees with the labels: {agreement.percent()}, n = {agreement.n:,}")
+            if (beyond := self.beyond_chance) is not None and beyond.kappa is not None and beyond.alpha is not None:
+                said.append(
+                    f"beyond chance, with ties as verdicts: Cohen's κ {beyond.kappa.number()}, Krippendorff's α "
+                    f"{beyond.alpha.number()}, n = {beyond.kappa.n:,}"
+                )
         said.append(f"ties {self.ties:,}; failed, and left out: {self.failed:,}")
         return said + self.notes
 
     def to_json(self) -> dict[str, Any]:
-        wins, agreement, places = self.wins, self.agreement, self.places
+        wins, agreement, places, beyond = self.wins, self.agreement, self.places, self.beyond_chance
         return {
             "judge": self.judge,
             "comparisons": len(self.comparisons),
@@ -92,6 +114,8 @@ class Judged:
             "consistent": None if places is None else places.consistent.to_json(),
             "first_place": None if places is None else places.preference.to_json(),
             "agreement": None if agreement is None else agreement.to_json(),
+            "beyond_chance": None if beyond is None else beyond.to_json(),
+            "standing": None if self.standing is None else self.standing.to_json(),
             "notes": self.notes,
         }
 

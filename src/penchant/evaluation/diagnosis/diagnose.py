@@ -101,8 +101,8 @@ class Diagnosis:
     suspects: tuple[Suspect, ...]
     """All labels more probably wrong than right at the likeliest rates, the most doubtful first."""
     people: tuple[Annotator, ...]
-    shared: tuple[int, float] | None
-    """(pairs of answers by two people to one question, the share that agree); None where there are none."""
+    shared: people.Shared | None
+    """None where nobody answered what another did."""
     by_agreement: bool
     """Whether reliabilities are read off agreement between people, or off the predictor."""
     groups: Groups | None
@@ -190,7 +190,6 @@ def diagnose(
     two = groups(shared, seed)
     place, leaked = position(material), len(leaks or ())
     grounds = Grounds(source.kind, material.unsure, noise, reliable, found, close, leaked, two, place, len(twins))
-    agreement, answers = shared.agreement
     return Diagnosis(
         name=source.name,
         kind=source.kind,
@@ -204,7 +203,7 @@ def diagnose(
         # with two sides, reliabilities say who is of the larger one, and nothing of single labels
         suspects=_suspects(some, margins, fitted, () if two is not None and two.found else reliable),
         people=reliable,
-        shared=(answers, agreement) if answers else None,
+        shared=people.agreement(shared),
         by_agreement=by_agreement,
         groups=two,
         tastes=people.tastes(material, texts.gaps, material.annotators, seed) if some else None,

@@ -13,13 +13,14 @@ from scipy.special import expit, logit
 
 from penchant.evaluation.diagnosis.material import Material
 from penchant.evaluation.diagnosis.noise import RATES, Fitted, dependence, profile, slope_of
-from penchant.evaluation.statistics import Estimate, wilson
+from penchant.evaluation.statistics import Estimate, ratio, resampled, wilson
 
 Floats = NDArray[np.float64]
 
 FEWEST = 20
 """Labels an annotator must have given before anything is said of them alone."""
 DRAWS = 300
+RESAMPLES = 2000
 PERMUTATIONS = 499
 SHARED = 50
 """Questions with answers of several people from which reliabilities are read off their agreement."""
@@ -78,14 +79,41 @@ class Votes:
     keys: list[int]
     """… and its prompt's hash."""
 
-    @property
-    def agreement(self) -> tuple[float, int]:
-        """(share of pairs of answers that agree, their number)"""
-        agree = against = 0.0
-        for k in range(len(self.names)):
-            product = self.table[:, [k]] * self.table[:, k + 1 :]
-            agree, against = agree + float((product > 0).sum()), against + float((product < 0).sum())
-        return agree / max(1.0, agree + against), int(agree + against)
+
+@dataclass(frozen=True)
+class Shared:
+    """How far people agree on questions that several answered."""
+
+    pairs: int
+    """Pairs of answers by two people to one question."""
+    agree: Estimate
+    """The share of them that agree."""
+    alpha: Estimate
+    """Krippendorff's α, nominal, with every question both ways round, since which response is the first means nothing: so
+    chance is a half."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {"pairs": self.pairs, "agree": self.agree.to_json(), "krippendorff_alpha": self.alpha.to_json()}
+
+
+def agreement(given: Votes) -> Shared | None:
+    """None where nobody answered what another did. Prompts are drawn for the intervals."""
+    said = np.abs(given.table).sum(1)
+    kept = said > 1
+    if not kept.any():
+        return None
+    said, net = said[kept], given.table[kept].sum(1)
+    pairs = said * (said - 1) / 2
+    against = (pairs - (net**2 - said) / 2) / 2
+    keys = [key for key, there in zip(given.keys, kept.tolist(), strict=True) if there]
+
+    def alpha(sums: Floats) -> Floats:
+        apart, n = sums[..., 0], sums[..., 1]  # n answers, 2 n when each question stands both ways round
+        return 1 - apart / n * (2 * n - 1) / n
+
+    agree = ratio((pairs - against).tolist(), pairs.tolist(), keys, resamples=RESAMPLES)
+    columns = [(2 * against / (said - 1)).tolist(), said.tolist()]
+    return Shared(int(pairs.sum()), agree, resampled(columns, alpha, keys, resamples=RESAMPLES))
 
 
 def votes(material: Material) -> Votes:

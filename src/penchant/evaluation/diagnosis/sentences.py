@@ -89,6 +89,7 @@ def to_json(found: Diagnosis) -> dict[str, Any]:
         "judge": found.opinion.to_json() if found.opinion else None,
         "suspects": [{"row": one.row, "doubt": one.doubt, "annotator": one.annotator} for one in found.suspects],
         "annotators": [one.to_json() for one in found.people],
+        "agreement": found.shared.to_json() if found.shared else None,
         "reliabilities_from": ("agreement" if found.by_agreement else "predictor") if found.people else None,
         "groups": found.groups.to_json() if found.groups else None,
         "tastes": found.tastes.to_json() if found.tastes else None,
@@ -172,10 +173,11 @@ def _opinion(found: Diagnosis) -> Iterator[Point]:
 
 
 def _people(found: Diagnosis) -> Iterator[Point]:
-    if found.shared is not None and found.shared[0] >= 20:
-        answers, agreement = found.shared
-        said = f"People who answered the same question agree in {agreement:.0%} of {answers:,} pairs of answers."
-        yield Point("people", "look" if agreement < 0.75 else "fine", said)
+    if found.shared is not None and found.shared.pairs >= 20:
+        one = found.shared
+        said = f"People who answered the same question agree in {one.agree.percent()} of {one.pairs:,} pairs of answers."
+        behind = f"Beyond chance, which is a half since sides mean nothing: Krippendorff's α {one.alpha.number()}."
+        yield Point("people", "look" if one.agree.value < 0.75 else "fine", said, behind)
     if found.people:
         how = "from their agreement with each other" if found.by_agreement else "from how well their labels can be foretold"
         if found.sides is not None:
