@@ -17,7 +17,7 @@ from penchant.domains.base import Cost
 from penchant.domains.chat import Chat, Unfit
 from penchant.domains.folders import settings_of, weights_of
 from penchant.domains.models import find, readable
-from penchant.domains.policy import without_bars
+from penchant.domains.quiet import quietly
 from penchant.domains.reward_head import CLASSIFIER, is_adapter_of_classifier, is_classifier, left
 from penchant.errors import Refusal
 from penchant.feedback.records import Prompt, as_text
@@ -76,7 +76,7 @@ class Classifier:
         return self.model(**{name: x.to(self.model.device) for name, x in batch.items()}).logits[:, 0]
 
 
-@without_bars()
+@quietly()
 def load_classifier(name: str, device: torch.device, budget: int, *, allow_bin: bool = False) -> Classifier:
     """name: a folder or a hub id, of a whole reward model or of an adapter of one. Raises Refusal where it is none, or has more
     labels than one."""

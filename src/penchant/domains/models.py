@@ -18,7 +18,8 @@ from torch import nn
 from penchant.domains import smollm2
 from penchant.domains.chat import Template
 from penchant.domains.folders import licence_of, settings_of, weights_of
-from penchant.domains.policy import REFERENCE, TextPolicy, without_bars
+from penchant.domains.policy import REFERENCE, TextPolicy
+from penchant.domains.quiet import quietly
 from penchant.domains.reward_head import RewardHead, is_adapter_of_classifier, is_classifier, saved_head
 from penchant.domains.text import Text, TooLong
 from penchant.domains.trunk import Split
@@ -162,7 +163,7 @@ def _fits(name: str, base: Path, adapter: Path | None, head: str) -> None:
         )
 
 
-@without_bars()
+@quietly()
 def _read(name: str, base: Path, adapter: Path | None, allow_bin: bool, dtype: torch.dtype) -> tuple[Any, Any]:
     """The model and its tokenizer (the adapter's own, where it brings one)."""
     from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.utils import logging
 
 from penchant.domains.base import Sparse, Want, masks
 from penchant.domains.decoding import Growing
 from penchant.domains.extras import SECOND
 from penchant.domains.logits import Head, Rows, chunked_values, placed, row_values
 from penchant.domains.paths import ScoringPath, probe
+from penchant.domains.quiet import quietly
 from penchant.domains.reward_head import SCORE, RewardHead, ends, mark_adapter, padding, read_to_the_end, save_classifier
 from penchant.domains.sharding import collected, opened, placed_like, shard
 from penchant.domains.tree import OVER, Layout, Tree, collate, pack, pad
@@ -30,18 +30,6 @@ from penchant.errors import Refusal, nearest
 REFERENCE = "reference"
 """The name of a continued adapter's frozen copy."""
 PLAIN = Want()
-
-
-@contextmanager
-def without_bars() -> Iterator[None]:
-    """Without the progress bars of `transformers` and the hub, which would draw over the caller's own."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 class TextPolicy(nn.Module):
@@ -355,7 +343,7 @@ class TextPolicy(nn.Module):
         """The tensors that a file would hold, by name, the head's for scores under that of `transformers`."""
         return {**self.model.state_dict(), **({} if self.reward is None else {SCORE: self.reward.weight.detach()})}
 
-    @without_bars()
+    @quietly()
     def save(self, folder: Path, tensors: Mapping[str, Tensor] | None = None) -> None:
         """Model (or adapter) and tokenizer as `transformers` and `peft` read them, in safetensors. A reference copy stays
         out. Not atomic by itself: give it a draft folder. tensors: what `tensors` gave, where parameters are split."""

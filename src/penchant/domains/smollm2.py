@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from penchant.domains.policy import without_bars
+from penchant.domains.quiet import quietly
 from penchant.errors import Refusal
 from penchant.files import cache_folder, fingerprint, whole_folder
 
@@ -59,7 +59,7 @@ def _absent(what: str) -> Refusal:
     )
 
 
-@without_bars()
+@quietly()
 def _convert(gguf: Path, draft: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
