@@ -22,7 +22,8 @@ from penchant.engine.folder import RunFolder
 from penchant.engine.settings import Settings
 from penchant.errors import Refusal
 from penchant.evaluation.answer import answer, equal_compute, headline
-from penchant.evaluation.compared import Cell, Compared, Cost, Failure
+from penchant.evaluation.areas import areas
+from penchant.evaluation.compared import Arm, Cell, Compared, Cost, Failure
 from penchant.evaluation.evidence import RunEvidence
 from penchant.files import LOCKS, cache_folder, fingerprint
 from penchant.objectives.reader import read
@@ -203,6 +204,21 @@ def test_a_winner_is_named_with_how_surely_and_at_what_price() -> None:
     assert "surely above each of the other 2. The nearest is SimPO," in said and "over seeds" in said
     assert "The price of IPO:" in said and "30 CPU-seconds a run" in said
     assert equal_compute(found).startswith("Every run takes the same rows")
+
+
+def test_the_area_won_is_reward_over_the_start_times_kl_below_the_largest() -> None:
+    found = Compared(runs(DPO=0.0, IPO=0.5))
+    told = areas(found)
+    assert told is not None and list(told.by) == ["IPO()", "DPO()"]
+    kl = {m.key: m for m in found.measures}["kl"]
+    by_hand = []
+    for one in found.cells[:3]:
+        arm = Arm("DPO()", "DPO()", (), (one,))
+        x, y = arm.readings(kl), arm.readings(told.measure)
+        assert x is not None and y is not None
+        by_hand.append(max(0.0, told.far - x.value) * max(0.0, y.value - told.least))
+    assert told.by["DPO()"].value == pytest.approx(sum(by_hand) / 3) and told.by["DPO()"].n == 3
+    assert "Area won" in render(found)
 
 
 def test_equals_and_lost_contenders_leave_no_winner_and_the_reason_is_told() -> None:

@@ -236,3 +236,16 @@ def test_a_family_is_corrected_as_a_whole_and_says_so():
     assert null.p is not None and real.p is not None and real.p_holm == pytest.approx(min(1, 2 * real.p))
     table = Table.of([*found.rows, Result("only shown", Estimate(0.5, -math.inf, math.inf, 1), percent=True)])
     assert table.rows[2].sure is None and "spread unknown" in table.lines()[3] and table.to_json()[2]["low"] is None
+
+
+def test_the_area_of_a_frontier_is_that_of_its_steps():
+    steps = [(1.0, 2.0), (2.0, 3.0), (1.5, 1.0), (5.0, 9.0), (0.5, -1.0)]  # the third is beaten, the last two outside
+    assert frontier.hypervolume(steps, (4.0, 0.0)) == 3 * 2 + 2 * 1
+    assert frontier.hypervolume([], (4.0, 0.0)) == frontier.hypervolume([(4.0, 1.0), (1.0, 0.0)], (4.0, 0.0)) == 0
+    generator = np.random.default_rng(0)
+    some = generator.random((12, 2))
+    x, y = generator.random((2, 200_000))
+    beaten = ((some[:, :1] <= x) & (some[:, 1:] >= y)).any(0).mean()
+    assert frontier.hypervolume([tuple(one) for one in some.tolist()], (1.0, 0.0)) == pytest.approx(beaten, abs=0.005)
+    with pytest.raises(Refusal, match="finite"):
+        frontier.hypervolume([(math.nan, 1.0)], (1.0, 0.0))

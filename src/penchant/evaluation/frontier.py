@@ -1,4 +1,4 @@
-"""What reward was bought for how much divergence from the reference: KL estimates, best-of-n, frontiers and fits.
+"""What reward was bought for how much divergence from the reference: KL estimates, best-of-n, frontiers, areas and fits.
 Points come from samples as plain numbers; drawing them is the report's business."""
 
 from __future__ import annotations
@@ -89,6 +89,21 @@ def frontier(points: Sequence[Point]) -> list[Point]:
         if not out or one.reward.value > out[-1].reward.value:
             out.append(one)
     return out
+
+
+def hypervolume(points: Sequence[tuple[float, float]], worst: tuple[float, float]) -> float:
+    """The area that points (KL, reward) win from the corner `worst`: of all (k, r) with k < worst KL and r > worst reward, how
+    much some point beats by no more KL and no less reward (Zitzler and Thiele 1999, in two dimensions). A point outside of the
+    corner wins nothing. Reward times nats."""
+    far, least = worst
+    if not all(map(math.isfinite, [far, least, *(x for one in points for x in one)])):
+        raise Refusal("a KL or a reward is not a finite number, so there is no area.")
+    area, best = 0.0, least
+    for k, r in sorted(points, key=lambda one: (one[0], -one[1])):
+        if k < far and r > best:
+            area += (far - k) * (r - best)
+            best = r
+    return area
 
 
 def reward_at(points: Sequence[Point], kl: float) -> float:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from penchant.evaluation.answer import SHARED, UNITS, answer, between, equal_compute, headline, said, sure
+from penchant.evaluation.areas import areas
 from penchant.evaluation.compared import Arm, Compared, Reading
 from penchant.evaluation.measures import Measure
 from penchant.evaluation.statistics import short
@@ -84,6 +85,7 @@ def render(found: Compared, *, samples: bool = True) -> str:
         short=short,
         grids=[(c, r) for c in found.contenders if (r := found.robustness(c)) is not None],
         frontiers=frontiers(found),
+        areas=areas(found),
         courses=courses(found),
         shown=side_by_side(found) if samples else [],
         command=command(found),

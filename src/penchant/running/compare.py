@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from penchant.engine.folder import RunFolder, differences
 from penchant.engine.settings import Settings
 from penchant.errors import Refusal
+from penchant.evaluation.areas import areas
 from penchant.evaluation.compared import Cell, Compared, Cost, Failure
 from penchant.evaluation.evidence import IN_PYTHON, RunEvidence
 from penchant.evaluation.rules import BY
@@ -256,7 +257,8 @@ class Comparison:
         if not finished:
             raise Refusal(f"none of the {len(cells)} runs finished; the first said: {failures[0].reason}")
         found = Compared(tuple(finished), tuple(failures), self.plan.by, self.asked())
-        write_json(self.output / "compare.json", found.to_json())
+        won = areas(found)
+        write_json(self.output / "compare.json", {**found.to_json(), "areas": won and won.to_json()})
         write(self.output / "compare.html", render(found, samples=self.plan.settings.report_samples))
         return found
 
