@@ -29,13 +29,14 @@ from penchant.domains.base import Cost, Encoded
 from penchant.domains.models import LoRA, _adapted
 from penchant.domains.paths import ScoringPath
 from penchant.domains.policy import TextPolicy
+from penchant.domains.reward_head import RewardHead
 from penchant.domains.sharding import whole
 from penchant.domains.text import Text
 from penchant.engine.batching import strangers
 from penchant.engine.loop import train
 from penchant.engine.precision import Precision
 from penchant.engine.step import Material, Step
-from penchant.objectives import DPO, IPO, NLL, Labelled, Objective, Pairs, catalogue
+from penchant.objectives import DPO, IPO, NLL, BradleyTerry, Consensus, Labelled, Objective, Pairs, catalogue
 from penchant.objectives.base import kinds_of, weighs, zeros
 from penchant.objectives.scored import Grouped
 from penchant.references.store import Store, fill
@@ -55,14 +56,23 @@ def every() -> Iterator[Case]:
         for kind in kinds_of(objective):
             yield f"{name} on {kind.__name__}", objective, kind
     yield "a sum on Pairs", DPO() + 0.3 * NLL(reduction="token"), Pairs
+    yield "a reward model of several people on Pairs", Consensus(BradleyTerry()), Pairs
 
 
 def families() -> Iterator[Case]:
-    """One objective for everything that can differ below it: rows, state, coupling, values, anchors, mismatched responses."""
+    """One objective for everything that can differ below it: rows, head, state, coupling, values, anchors, mismatched responses."""
     seen = set()
     for name, objective, kind in every():
         needs = objective.needs
-        what = (kind, objective.remembers, objective.couples, needs.scoring, needs.mismatched, "annotator" in needs.columns)
+        what = (
+            kind,
+            needs.head,
+            objective.remembers,
+            objective.couples,
+            needs.scoring,
+            needs.mismatched,
+            "annotator" in needs.columns,
+        )
         if what not in seen:
             seen.add(what)
             yield name, objective, kind
@@ -148,9 +158,14 @@ def on_numbers(accelerator: Accelerator, cases: Sequence[Case], sizes: Sequence[
     return out
 
 
-def language_model(seed: int = 0, lora: bool = False, path: Any = "tree", tied: bool = True) -> TextPolicy:
-    """A tiny policy; every layer checkpoints its activations, as a large one's would."""
+def language_model(
+    seed: int = 0, lora: bool = False, path: Any = "tree", tied: bool = True, head: str = "lm"
+) -> TextPolicy:
+    """A tiny policy; every layer checkpoints its activations, as a large one's would. A head for scores is not zeros here, so that
+    the body has a gradient."""
     model = tiny_llama(VOCABULARY, seed, tie_word_embeddings=tied)
+    weight = torch.randn(1, model.config.hidden_size, generator=torch.Generator().manual_seed(seed))
+    reward = RewardHead(model, weight) if head == "reward" else None
     if lora:
         torch.manual_seed(seed)
         with warnings.catch_warnings():  # as `load` does
@@ -158,9 +173,9 @@ def language_model(seed: int = 0, lora: bool = False, path: Any = "tree", tied: 
             tuned, reference = _adapted(model, LoRA(4, 8), None, None)
         for i, p in enumerate(p for p in tuned.parameters() if p.requires_grad):
             torch.nn.init.normal_(p, std=0.1, generator=torch.Generator().manual_seed(i))
-        policy = TextPolicy(tuned, TOKENIZER, reference)
+        policy = TextPolicy(tuned, TOKENIZER, reference, reward=reward)
     else:
-        policy = TextPolicy(model, TOKENIZER)
+        policy = TextPolicy(model, TOKENIZER, reward=reward)
     policy.follow(ScoringPath(path, "hidden"))
     return policy
 
@@ -176,7 +191,8 @@ def on_text(
         some = material(domain, made(objective, kind, VOCABULARY, 9), objective, others)
         lora = objective.remembers  # so that both are met
         for size in sizes:
-            policy = language_model(lora=lora)
+            policy = language_model(lora=lora, head=objective.needs.head)
+            assert ("reward.weight" in dict(policy.named_trainable())) == (objective.needs.head == "reward")
             held = language_model(1) if objective.needs.scoring and not lora else None
             wrapped: nn.Module = policy
             if mesh is not None:

@@ -56,9 +56,10 @@ KINDS = ("numbers", "copies", "shards")
 def alone() -> dict[str, dict[str, Tensor]]:
     """One process: every objective on numbers, one of each family on text."""
     accelerator = Accelerator(cpu=True)
+    scores = [case for case in ranks.families() if case[1].needs.head == "reward"]
     return {
         "numbers": ranks.on_numbers(accelerator, list(ranks.every()), (8, 4, 2, 1)),
-        "text": ranks.on_text(accelerator, list(ranks.families()), (8, 2)),
+        "text": ranks.on_text(accelerator, list(ranks.families()), (8, 2)) | ranks.on_text(accelerator, scores, (4, 1)),
     }
 
 

@@ -207,22 +207,38 @@ def test_evaluating_a_reward_model_needs_no_objective_and_prints_what_its_scores
 
 @pytest.mark.claims
 @pytest.mark.parametrize("how", ["DDP", "FSDP2"])
-def test_two_processes_train_the_reward_model_that_one_trains(how: str, run: Run, tiny_folder: Path, tmp_path: Path):
-    """The head is in the optimiser, its gradient is summed over processes, and it is put together when it is saved."""
-    script = tmp_path / "run.py"
+def test_two_processes_train_the_reward_model_that_one_trains_and_go_on_where_they_stopped(
+    how: str, run: Run, tiny_folder: Path, tmp_path: Path
+):
+    """The head is in the optimiser, its gradient is summed over processes, and it is put together when it is saved. A step alone
+    is held to the last digits in test_ranks.py."""
+    script, output = tmp_path / "run.py", tmp_path / "two"
     script.write_text(
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from pathlib import Path\nfrom test_reward_model import trained\n"
-        f"trained(Path({str(tiny_folder)!r}), Path({str(tmp_path / 'two')!r}), evaluate_every=10)\n"
+        f"trained(Path({str(tiny_folder)!r}), Path({str(output)!r}), evaluate_every=10, save_every=10)\n"
         "import os; os._exit(0)\n"
     )
-    split = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"} if how == "FSDP2" else {}
-    launched(script, PENCHANT_CACHE=str(tmp_path / "cache"), **split)
-    two = Run.open(tmp_path / "two")
+    env = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"} if how == "FSDP2" else {}
+    env["PENCHANT_CACHE"] = str(tmp_path / "cache")
+    launched(script, **env)
+    two = Run.open(output)
     assert two.evidence.choices["spread"] == f"2 processes, {how}"
     a, b = (load_file(one.model / "model.safetensors") for one in (two, run))
     assert a.keys() == b.keys() and float(b["score.weight"].abs().max()) > 1e-3
     torch.testing.assert_close(a["score.weight"], b["score.weight"], rtol=0, atol=1e-5)
+    back_to_the_last_but_one(output)
+    launched(script, **env)
+    again = load_file(Run.open(output).model / "model.safetensors")
+    assert again.keys() == a.keys() and all(torch.equal(again[name], x) for name, x in a.items())
+
+
+def back_to_the_last_but_one(output: Path) -> None:
+    """As if killed before the last checkpoint and before anything that marks the run as finished was written."""
+    last = sorted((output / "checkpoints").iterdir())[-1]
+    for path in (output / "evidence.json", output / "verdict.json", *last.iterdir()):
+        path.unlink()
+    last.rmdir()
 
 
 def test_the_card_says_how_to_get_the_scores_of_the_run(run: Run, capsys: pytest.CaptureFixture[str]):
@@ -237,14 +253,8 @@ def test_the_card_says_how_to_get_the_scores_of_the_run(run: Run, capsys: pytest
 
 def test_a_run_goes_on_where_it_was_interrupted_to_the_same_scores(tiny_folder: Path, run: Run, tmp_path: Path):
     interrupted = trained(tiny_folder, tmp_path, evaluate_every=10, save_every=10)
-    last = sorted((tmp_path / "checkpoints").iterdir())[-1]
     assert interrupted.evidence.pairs_after == run.evidence.pairs_after, "a run is a function of its settings"
-    # Killed before the last checkpoint and before anything that marks the run as finished was written.
-    for path in (tmp_path / "evidence.json", tmp_path / "verdict.json"):
-        path.unlink()
-    for file in last.iterdir():
-        file.unlink()
-    last.rmdir()
+    back_to_the_last_but_one(tmp_path)
     again = trained(tiny_folder, tmp_path, evaluate_every=10, save_every=10)
     assert again.evidence.pairs_after == run.evidence.pairs_after
 
