@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from figures import Figure
 from workload import BETA, CPU, MAX_LENGTH, RATE, as_chat, loaded, pairs, precision
 
-from penchant.domains.policy import reference_of
+from penchant.domains.text.policy import reference_of
 from penchant.engine.folder import RunFolder
 from penchant.engine.loop import Job, train
 from penchant.engine.settings import Settings

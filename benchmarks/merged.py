@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "recipes"))
 import data
 
 from penchant.domains.base import Cost, Encoded
-from penchant.domains.models import Loaded, load
+from penchant.domains.text.models import Loaded, load
 from penchant.engine.batching import order
 from penchant.feedback import open_source
 from penchant.objectives import Pairs

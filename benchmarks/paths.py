@@ -11,8 +11,8 @@ from figures import Figure, Seconds, in_turns, ratio
 from workload import CPU, loaded, pairs, precision
 
 from penchant.domains.base import Encoded
-from penchant.domains.models import Loaded
-from penchant.domains.paths import ScoringPath
+from penchant.domains.text.models import Loaded
+from penchant.domains.text.paths import ScoringPath
 from penchant.objectives import Lists
 
 PAIRS = 8

@@ -65,7 +65,7 @@ def of_peer(what: str) -> None:
 def of_ours(what: str, budget: int) -> None:
     from workload import loaded, pairs, precision, step_on
 
-    from penchant.domains.models import LoRA
+    from penchant.domains.text.models import LoRA
 
     rows = pairs(PAIRS)
     model = loaded(LoRA(RANK, 2 * RANK) if what == "lora" else None)

@@ -20,7 +20,7 @@ from transformers.utils import logging
 from trl import DPOConfig, DPOTrainer
 from workload import BETA, MAX_LENGTH, RATE, as_chat
 
-from penchant.domains.smollm2 import folder
+from penchant.domains.text.smollm2 import folder
 from penchant.feedback.records import Row
 
 NAME = f"TRL {version('trl')}"

@@ -21,9 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "recipes"))
 
 import data
 
-from penchant.domains import sampling
-from penchant.domains.models import load
-from penchant.domains.tree import collate
+from penchant.domains.text import sampling
+from penchant.domains.text.models import load
+from penchant.domains.text.tree import collate
 from penchant.engine.batching import order
 from penchant.feedback import open_source
 

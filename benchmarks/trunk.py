@@ -24,7 +24,7 @@ import data
 from accelerate import Accelerator
 
 from penchant.domains.base import Encoded
-from penchant.domains.models import Loaded, load
+from penchant.domains.text.models import Loaded, load
 from penchant.engine.batching import order
 from penchant.engine.precision import choose
 from penchant.engine.settings import Settings

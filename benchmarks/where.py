@@ -21,7 +21,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from workload import as_chat, loaded, pairs, precision, step_on
 
-from penchant.domains.policy import TextPolicy
+from penchant.domains.text.policy import TextPolicy
 from penchant.engine import loop
 from penchant.engine.sources import Anchors
 from penchant.engine.step import Step

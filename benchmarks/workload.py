@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "recipes"))
 import data
 
 from penchant.domains.base import Encoded
-from penchant.domains.models import Loaded, LoRA, load
+from penchant.domains.text.models import Loaded, LoRA, load
 from penchant.engine.batching import order
 from penchant.engine.precision import Precision, choose
 from penchant.engine.settings import Settings

@@ -27,7 +27,7 @@ TRAIN, HELD_OUT, TOKENS = 1000, 250, 256
 def short_pairs(model: str, rows: data.Rows, tokens: int = TOKENS) -> data.Rows:
     """The rows of which the prompt with the longer answer has at most so many tokens for this model; rows that cannot be
     read are left out."""
-    from penchant.domains.models import load
+    from penchant.domains.text.models import load
     from penchant.feedback import open_source
 
     source = open_source(rows, bad_rows="drop")

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from penchant.domains.base import Encoded
-from penchant.domains.models import load
+from penchant.domains.text.models import load
 from penchant.engine.folder import RunFolder
 from penchant.engine.loop import Job, train
 from penchant.engine.settings import Settings

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from penchant.domains.base import Encoded, Want
-from penchant.domains.models import load
+from penchant.domains.text.models import load
 from penchant.engine.batching import steps
 from penchant.engine.loop import schedule
 from penchant.engine.precision import choose

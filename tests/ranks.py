@@ -26,12 +26,12 @@ from architectures import SIZE as VOCABULARY
 from architectures import TOKENIZER
 from examples import LEVELS, anchors_of, columns_of
 from penchant.domains.base import Cost, Encoded
-from penchant.domains.models import LoRA, _adapted
-from penchant.domains.paths import ScoringPath
-from penchant.domains.policy import TextPolicy
-from penchant.domains.reward_head import RewardHead
 from penchant.domains.sharding import whole
-from penchant.domains.text import Text
+from penchant.domains.text.domain import Text
+from penchant.domains.text.models import LoRA, _adapted
+from penchant.domains.text.paths import ScoringPath
+from penchant.domains.text.policy import TextPolicy
+from penchant.domains.text.reward_head import RewardHead
 from penchant.engine.batching import strangers
 from penchant.engine.loop import train
 from penchant.engine.precision import Precision

@@ -13,9 +13,9 @@ from accelerate import Accelerator
 from torch import nn
 
 from penchant.domains.base import Encoded
-from penchant.domains.models import LoRA, load
-from penchant.domains.paths import ScoringPath, probe
-from penchant.domains.policy import TextPolicy, reference_of
+from penchant.domains.text.models import LoRA, load
+from penchant.domains.text.paths import ScoringPath, probe
+from penchant.domains.text.policy import TextPolicy, reference_of
 from penchant.engine.precision import Precision
 from penchant.engine.settings import Settings
 from penchant.engine.sources import Anchors, FromFile, Kept, Past, Scorer
@@ -178,7 +178,7 @@ def test_a_saved_model_reads_as_the_policy_does_or_as_it_was_probed_once(
         probed.append(policy.plain_model.config.hidden_size)
         return probe(policy)
 
-    monkeypatch.setattr("penchant.domains.policy.probe", counted)
+    monkeypatch.setattr("penchant.domains.text.policy.probe", counted)
     like, unlike = tiny_model(tmp_path / "like", seed=5), tiny_model(tmp_path / "unlike", seed=6, hidden_size=48)
     how: Any = {"history": (str(like), str(unlike)), **SHORT}
     run_in(tmp_path / "run", tiny_folder, "MNPO(eta=0.1)", **how)

@@ -38,7 +38,7 @@ def name_of(file: Path) -> str:
 
 
 def room_of(module: str) -> str:
-    """The room a module lies in: `domains` for penchant.domains.text; the empty word for penchant itself."""
+    """The room a module lies in: `domains` for penchant.domains.text.domain; the empty word for penchant itself."""
     return module.split(".")[1] if "." in module else ""
 
 

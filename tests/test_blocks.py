@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from penchant.domains import tree as trees
-from penchant.domains.blocks import attend
-from penchant.domains.tree import Tree, pack
+from penchant.domains.text import tree as trees
+from penchant.domains.text.blocks import attend
+from penchant.domains.text.tree import Tree, pack
 
 HEADS, SHARED, SIZE = 4, 2, 3
 

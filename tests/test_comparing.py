@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from penchant.domains.models import load
+from penchant.domains.text.models import load
 from penchant.errors import Refusal
 from penchant.feedback.reading import open_source
 from penchant.feedback.records import Prompt

@@ -397,7 +397,7 @@ def test_check_deep_says_it_all(made: Made, tmp_path: Path, capsys: pytest.Captu
 
 
 def test_difficulty_by_a_model_is_its_log_ratio(tiny_folder: Path) -> None:
-    from penchant.domains.models import load
+    from penchant.domains.text.models import load
     from penchant.running.difficulty import log_ratios
 
     loaded = load(str(tiny_folder), max_length=256)

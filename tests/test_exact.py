@@ -18,10 +18,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from penchant.domains import logits
 from penchant.domains.base import Encoded
-from penchant.domains.models import Loaded, load
-from penchant.domains.smollm2 import ALIAS
+from penchant.domains.text import logits
+from penchant.domains.text.models import Loaded, load
+from penchant.domains.text.smollm2 import ALIAS
 from penchant.engine.precision import Precision
 from penchant.engine.step import Material, Outcome, Step
 from penchant.feedback import open_source

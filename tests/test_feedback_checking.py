@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from penchant.domains.text import Text
+from penchant.domains.text.domain import Text
 from penchant.errors import Refusal
 from penchant.feedback import CheckReport, check, open_source
 from penchant.feedback.records import Accounting, Problem, Row

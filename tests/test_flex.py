@@ -9,12 +9,12 @@ from torch import Tensor
 from torch.nn.attention import flex_attention as library
 
 from architectures import SIZE, TOKENIZER, built
-from penchant.domains import flex, paths
 from penchant.domains.base import Encoded
-from penchant.domains.flex import BLOCK, Sight
-from penchant.domains.paths import ScoringPath, probe
-from penchant.domains.policy import TextPolicy
-from penchant.domains.tree import Tree, pack
+from penchant.domains.text import flex, paths
+from penchant.domains.text.flex import BLOCK, Sight
+from penchant.domains.text.paths import ScoringPath, probe
+from penchant.domains.text.policy import TextPolicy
+from penchant.domains.text.tree import Tree, pack
 from test_tree import DOMAIN, gradients, rows
 from tiny import tiny_llama
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from penchant.domains.models import LoRA, load
+from penchant.domains.text.models import LoRA, load
 from penchant.errors import Refusal
 
 Change = Callable[[Path], object]

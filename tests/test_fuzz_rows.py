@@ -16,7 +16,7 @@ import pytest
 
 from hostile_rows import lines
 from penchant import cli
-from penchant.domains.text import Text
+from penchant.domains.text.domain import Text
 from penchant.errors import Refusal
 from penchant.feedback import open_source
 from penchant.feedback.fields import LARGEST

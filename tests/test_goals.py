@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from penchant.cli import main
-from penchant.domains.models import load
+from penchant.domains.text.models import load
 from penchant.engine.settings import Settings
 from penchant.errors import Refusal
 from penchant.feedback import Goals, check, open_source, relabel
@@ -151,7 +151,7 @@ def test_training_rows_are_put_under_goals_and_held_out_rows_are_not(tiny_folder
 
 
 def test_templates_say_whether_they_take_a_system_turn(tiny_folder: Path) -> None:
-    from penchant.domains.chat import Chat
+    from penchant.domains.text.chat import Chat
 
     plain = "{% for m in messages %}{{ m['role'] + ':' + m['content'] }}<|im_end|>{% endfor %}"
     strict = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}" + plain

@@ -20,7 +20,7 @@ from torch import Tensor
 from browser import browser
 from penchant import DPO, align
 from penchant.cli import main
-from penchant.domains.models import load
+from penchant.domains.text.models import load
 from penchant.engine.settings import Settings
 from penchant.errors import Refusal
 from penchant.evaluation.agreement import fleiss_kappa, krippendorff_alpha, verdicts

@@ -11,7 +11,7 @@ import torch
 
 from evidence_example import offline
 from penchant.domains.base import Want
-from penchant.domains.logits import plain_values
+from penchant.domains.text.logits import plain_values
 from penchant.errors import Refusal
 from penchant.evaluation.diversity import across_prompts
 from penchant.evaluation.likelihood import TopK

@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from penchant.domains import logits
 from penchant.domains.base import Sparse, Want
-from penchant.domains.logits import Head, Rows, chunked_values, plain_values, row_values
-from penchant.domains.models import LoRA, load
-from penchant.domains.policy import TextPolicy
+from penchant.domains.text import logits
+from penchant.domains.text.logits import Head, Rows, chunked_values, plain_values, row_values
+from penchant.domains.text.models import LoRA, load
+from penchant.domains.text.policy import TextPolicy
 from penchant.errors import Refusal
 from penchant.feedback.records import Row
 

@@ -132,7 +132,7 @@ def test_the_budget_is_what_base_and_slope_leave_of_the_limit(monkeypatch: pytes
 
 
 def test_what_is_yet_to_come_is_counted_in_bytes(tiny_folder: Path):
-    from penchant.domains.models import LoRA, load
+    from penchant.domains.text.models import LoRA, load
     from penchant.engine.settings import Settings
 
     whole, adapter = load(tiny_folder), load(tiny_folder, lora=LoRA(4, 8))

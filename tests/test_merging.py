@@ -14,10 +14,10 @@ from torch import Tensor
 
 from architectures import SIZE, TOKENIZER
 from penchant.domains.base import Cost, Encoded, Want
-from penchant.domains.merging import merge, parts
-from penchant.domains.paths import ScoringPath
-from penchant.domains.policy import TextPolicy
-from penchant.domains.tree import pack
+from penchant.domains.text.merging import merge, parts
+from penchant.domains.text.paths import ScoringPath
+from penchant.domains.text.policy import TextPolicy
+from penchant.domains.text.tree import pack
 from penchant.engine.step import Material, Step
 from penchant.objectives import DPO, Pairs
 from penchant.objectives.base import zeros

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from transformers.utils import logging
 
-from penchant.domains import smollm2
 from penchant.domains.base import Encoded
-from penchant.domains.models import Loaded, LoRA, load
-from penchant.domains.policy import reference_of
+from penchant.domains.text import smollm2
+from penchant.domains.text.models import Loaded, LoRA, load
+from penchant.domains.text.policy import reference_of
 from penchant.errors import Refusal
 from penchant.feedback.records import Row
 

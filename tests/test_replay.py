@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from penchant import DPO, IPO, align
-from penchant.domains.models import load
+from penchant.domains.text.models import load
 from penchant.engine import checkpoint
 from penchant.engine.settings import Settings
 from penchant.errors import Refusal

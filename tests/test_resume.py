@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from penchant.domains.paths import ScoringPath, probe
-from penchant.domains.policy import TextPolicy
+from penchant.domains.text.paths import ScoringPath, probe
+from penchant.domains.text.policy import TextPolicy
 from penchant.engine import checkpoint, precision
 from penchant.engine.folder import RunFolder
 from penchant.engine.loop import Job, train

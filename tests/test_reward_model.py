@@ -17,9 +17,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 import penchant as pn
 from penchant.cli import main
 from penchant.domains.base import Encoded, Want
-from penchant.domains.classifiers import load_classifier
-from penchant.domains.models import Loaded, LoRA, load
-from penchant.domains.paths import ScoringPath
+from penchant.domains.text.classifiers import load_classifier
+from penchant.domains.text.models import Loaded, LoRA, load
+from penchant.domains.text.paths import ScoringPath
 from penchant.engine.precision import Precision
 from penchant.engine.settings import Settings
 from penchant.engine.sources import Scorer

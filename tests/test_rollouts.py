@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from penchant.domains.base import Cost, Encoded, Samples, Want, masks
-from penchant.domains.models import load
+from penchant.domains.text.models import load
 from penchant.errors import Refusal
 from penchant.feedback.pairing import How
 from penchant.feedback.reading import open_source

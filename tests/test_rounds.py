@@ -18,7 +18,7 @@ import torch
 torch.set_num_threads(1)
 from pathlib import Path
 from test_server import run
-from penchant.domains import sampling
+from penchant.domains.text import sampling
 asked = []
 generate = sampling.generate
 import penchant.engine.drawing as drawing

@@ -18,10 +18,10 @@ from safetensors.torch import load_file
 
 import penchant
 from penchant import cli
-from penchant.domains import policy
-from penchant.domains.models import load
-from penchant.domains.paths import ScoringPath
-from penchant.domains.policy import TextPolicy
+from penchant.domains.text import policy
+from penchant.domains.text.models import load
+from penchant.domains.text.paths import ScoringPath
+from penchant.domains.text.policy import TextPolicy
 from penchant.engine import checkpoint
 from penchant.engine.precision import Precision
 from penchant.engine.step import BrokenStep, Step

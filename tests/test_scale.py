@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from penchant.domains.logits import PRODUCT
+from penchant.domains.text.logits import PRODUCT
 
 DOC = Path(__file__).parents[1] / "docs" / "scale.md"
 GIB = 2**30

@@ -17,7 +17,7 @@ import torch
 from accelerate import Accelerator
 
 from penchant import DPO, align
-from penchant.domains.models import Loaded, LoRA, load
+from penchant.domains.text.models import Loaded, LoRA, load
 from penchant.engine.drawing import Drawing
 from penchant.engine.precision import Precision
 from penchant.engine.settings import Settings

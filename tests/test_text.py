@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers.processors import TemplateProcessing
 
-from penchant.domains.models import load
-from penchant.domains.text import Text
+from penchant.domains.text.domain import Text
+from penchant.domains.text.models import load
 from penchant.errors import Refusal
 from penchant.feedback import convert, open_source
 from penchant.feedback.records import Message, Row

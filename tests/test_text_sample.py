@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from architectures import PADDED, SHARING, TOKENIZER, built
-from penchant.domains import sampling
-from penchant.domains.policy import TextPolicy
-from penchant.domains.products import laid_out
-from penchant.domains.text import Text
+from penchant.domains.text import sampling
+from penchant.domains.text.domain import Text
+from penchant.domains.text.policy import TextPolicy
+from penchant.domains.text.products import laid_out
 from penchant.engine.precision import TOLERANCE
 from penchant.errors import Refusal
 from tiny import tiny_llama

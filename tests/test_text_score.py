@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from penchant.domains.base import Encoded, Want
-from penchant.domains.policy import TextPolicy
-from penchant.domains.text import Text
+from penchant.domains.text.domain import Text
+from penchant.domains.text.policy import TextPolicy
 from penchant.errors import Refusal
 from penchant.feedback.records import Row
 from penchant.objectives import Pairs

@@ -15,12 +15,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaModel
 
 from architectures import PADDED, SHARING, SIZE, TOKENIZER, WINDOW, built
-from penchant.domains import logits
 from penchant.domains.base import Cost, Encoded, Sparse, Want
-from penchant.domains.paths import ScoringPath, probe
-from penchant.domains.policy import TextPolicy
-from penchant.domains.text import Text
-from penchant.domains.tree import Block, pack
+from penchant.domains.text import logits
+from penchant.domains.text.domain import Text
+from penchant.domains.text.paths import ScoringPath, probe
+from penchant.domains.text.policy import TextPolicy
+from penchant.domains.text.tree import Block, pack
 from penchant.engine.step import Material, Step
 from penchant.errors import Refusal
 from penchant.objectives import DPO, Lists, Pairs

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from architectures import SIZE, TOKENIZER, built
 from penchant.domains.base import Want
-from penchant.domains.models import LoRA, load
-from penchant.domains.policy import TextPolicy
-from penchant.domains.states import States
-from penchant.domains.trunk import Trunk
+from penchant.domains.text.models import LoRA, load
+from penchant.domains.text.policy import TextPolicy
+from penchant.domains.text.states import States
+from penchant.domains.text.trunk import Trunk
 from penchant.errors import Refusal
 from penchant.files import cache_folder
 from penchant.objectives import DPO, SimPO
@@ -163,7 +163,7 @@ def test_a_killed_run_whose_cache_is_gone_ends_in_the_same_weights(
 
 
 def test_a_trunk_is_read_once_for_all_epochs(tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch):
-    from penchant.domains import trunk
+    from penchant.domains.text import trunk
 
     made: list[int] = []
     computed = trunk._made

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from penchant.domains.text import Text
+from penchant.domains.text.domain import Text
 from penchant.engine.settings import Settings
 from penchant.errors import Refusal
 from penchant.feedback import convert, open_source

@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     source = open_source(arguments.data, bad_rows="drop")
     loaded = None
     if arguments.model is not None:
-        from penchant.domains.models import load
+        from penchant.domains.text.models import load
 
         loaded = load(arguments.model)
     report = check(source, loaded.domain.encode if loaded is not None else None)

@@ -134,7 +134,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _scores(model: str) -> bool:
     """Whether a folder holds a reward model."""
-    from penchant.domains.reward_head import is_adapter_of_classifier, is_classifier
+    from penchant.domains.text.reward_head import is_adapter_of_classifier, is_classifier
 
     return is_classifier(Path(model)) or is_adapter_of_classifier(Path(model))
 

@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     except ValueError:
         raise Refusal(f"--goal {plain(arguments.goal, 40)}: it must be a number.") from None
 
-    from penchant.domains.models import load
+    from penchant.domains.text.models import load
     from penchant.feedback import open_source
 
     prompts = [arguments.prompt] if arguments.prompt is not None else [row.prompt for row in open_source(arguments.prompts)]

@@ -13,9 +13,9 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from penchant.domains.base import Samples
-from penchant.domains.policy import TextPolicy, unwrap
-from penchant.domains.sampling import Answer, Sampler, generate
 from penchant.domains.sharding import gathered
+from penchant.domains.text.policy import TextPolicy, unwrap
+from penchant.domains.text.sampling import Answer, Sampler, generate
 from penchant.engine.metrics import reduced
 from penchant.engine.settings import Settings
 from penchant.engine.sources import Scorer

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from penchant.domains.policy import TextPolicy
-from penchant.domains.sampling import Answer
+from penchant.domains.text.policy import TextPolicy
+from penchant.domains.text.sampling import Answer
 from penchant.errors import Refusal
 from penchant.files import fingerprint, remove, whole_folder
 from penchant.http import Address, Failed, checked
@@ -125,7 +125,7 @@ class Server:
         batch: int,
         numbers: Sequence[int],
     ) -> list[list[Answer]]:
-        """What `penchant.domains.sampling.generate` says, by the server, once it has the policy's weights. Its random
+        """What `penchant.domains.text.sampling.generate` says, by the server, once it has the policy's weights. Its random
         numbers are its own; each prompt's seed follows from `seed` and its number."""
         self.hold(policy)
         vocabulary = len(policy.plain_model.get_input_embeddings().weight)

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from penchant.domains import reward_head
-from penchant.domains.models import Loaded
-from penchant.domains.paths import ScoringPath
-from penchant.domains.policy import reference_of
+from penchant.domains.text import reward_head
+from penchant.domains.text.models import Loaded
+from penchant.domains.text.paths import ScoringPath
+from penchant.domains.text.policy import reference_of
 from penchant.engine import checkpoint
 from penchant.engine.budget import returning
 from penchant.engine.checkpoint import Position

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from penchant.domains.models import load
+from penchant.domains.text.models import load
 from penchant.engine.precision import choose
 from penchant.engine.settings import Settings
 from penchant.errors import Refusal, nearest

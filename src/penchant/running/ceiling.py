@@ -9,10 +9,10 @@ from dataclasses import replace
 import torch
 
 from penchant.domains.base import Encoded, Want
-from penchant.domains.chat import Unfit
-from penchant.domains.extras import SECOND
-from penchant.domains.models import Loaded
-from penchant.domains.paths import ScoringPath
+from penchant.domains.text.chat import Unfit
+from penchant.domains.text.extras import SECOND
+from penchant.domains.text.models import Loaded
+from penchant.domains.text.paths import ScoringPath
 from penchant.engine.budget import Budget, fitted
 from penchant.engine.precision import Precision
 from penchant.engine.settings import Settings

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 import penchant
-from penchant.domains.models import Loaded
-from penchant.domains.paths import ScoringPath, alike
-from penchant.domains.policy import TextPolicy
+from penchant.domains.text.models import Loaded
+from penchant.domains.text.paths import ScoringPath, alike
+from penchant.domains.text.policy import TextPolicy
 from penchant.engine import precision as number_format
 from penchant.engine.budget import Budget
 from penchant.engine.precision import Precision

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from penchant.domains.models import Loaded
+from penchant.domains.text.models import Loaded
 from penchant.evaluation.diagnosis.material import Comparison
 from penchant.feedback.records import Row
 from penchant.rewards.base import Comparer, Context, Judge

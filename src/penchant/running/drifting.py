@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from penchant.domains.base import Encoded
-from penchant.domains.policy import reference_of
+from penchant.domains.text.policy import reference_of
 from penchant.engine.folder import RunFolder
 from penchant.engine.precision import choose
 from penchant.engine.settings import Settings

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from penchant.domains.models import Loaded
-from penchant.domains.paths import ScoringPath, probe
+from penchant.domains.text.models import Loaded
+from penchant.domains.text.paths import ScoringPath, probe
 from penchant.engine.precision import Precision, choose
 from penchant.engine.settings import Settings
 from penchant.engine.sources import Anchors, Scorer

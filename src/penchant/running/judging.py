@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from penchant.domains.base import Cost, Domain, Encoded
-from penchant.domains.models import load
+from penchant.domains.text.models import load
 from penchant.engine.precision import Precision, choose
 from penchant.engine.settings import Settings
 from penchant.engine.sources import Scorer

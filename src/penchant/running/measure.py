@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from penchant.domains import blocks, logits, merging, paths, policy, tree, trunk
 from penchant.domains.base import Encoded, Samples
-from penchant.domains.paths import ScoringPath
 from penchant.domains.sharding import gathered
+from penchant.domains.text import blocks, logits, merging, paths, policy, tree, trunk
+from penchant.domains.text.paths import ScoringPath
 from penchant.engine.precision import Precision
 from penchant.engine.settings import Settings
 from penchant.engine.sources import Anchors

@@ -12,9 +12,9 @@ import torch
 from accelerate.utils import set_seed
 from torch import nn
 
-from penchant.domains.models import Loaded, LoRA, identity_of, load
-from penchant.domains.paths import ScoringPath
-from penchant.domains.policy import TextPolicy
+from penchant.domains.text.models import Loaded, LoRA, identity_of, load
+from penchant.domains.text.paths import ScoringPath
+from penchant.domains.text.policy import TextPolicy
 from penchant.engine.precision import Precision
 from penchant.engine.settings import Settings
 from penchant.engine.sources import Past

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from penchant.domains.base import Encoded
-from penchant.domains.classifiers import load_classifier
-from penchant.domains.models import Loaded, load
+from penchant.domains.text.classifiers import load_classifier
+from penchant.domains.text.models import Loaded, load
 from penchant.engine.folder import RunFolder
 from penchant.engine.precision import Precision
 from penchant.engine.settings import Settings

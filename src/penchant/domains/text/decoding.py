@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import Cache
 
-from penchant.domains.tree import Keys, Queries, Values, capped, refuse_unknown
+from penchant.domains.text.tree import Keys, Queries, Values, capped, refuse_unknown
 
 
 class Growing(Cache):

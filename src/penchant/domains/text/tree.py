@@ -15,9 +15,9 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
 
-from penchant.domains import flex
-from penchant.domains.blocks import ROWS, Piece, attend
-from penchant.domains.flex import Sight
+from penchant.domains.text import flex
+from penchant.domains.text.blocks import ROWS, Piece, attend
+from penchant.domains.text.flex import Sight
 from penchant.errors import Refusal
 
 SPLIT = 1.5

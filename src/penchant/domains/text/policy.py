@@ -16,15 +16,23 @@ from torch.distributed.fsdp import FSDPModule
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from penchant.domains.base import Sparse, Want, masks
-from penchant.domains.decoding import Growing
-from penchant.domains.extras import SECOND
-from penchant.domains.logits import Head, Rows, chunked_values, placed, row_values
-from penchant.domains.paths import ScoringPath, probe
-from penchant.domains.quiet import quietly
-from penchant.domains.reward_head import SCORE, RewardHead, ends, mark_adapter, padding, read_to_the_end, save_classifier
 from penchant.domains.sharding import collected, opened, placed_like, shard
-from penchant.domains.tree import OVER, Layout, Tree, collate, pack, pad
-from penchant.domains.trunk import Trunk
+from penchant.domains.text.decoding import Growing
+from penchant.domains.text.extras import SECOND
+from penchant.domains.text.logits import Head, Rows, chunked_values, placed, row_values
+from penchant.domains.text.paths import ScoringPath, probe
+from penchant.domains.text.quiet import quietly
+from penchant.domains.text.reward_head import (
+    SCORE,
+    RewardHead,
+    ends,
+    mark_adapter,
+    padding,
+    read_to_the_end,
+    save_classifier,
+)
+from penchant.domains.text.tree import OVER, Layout, Tree, collate, pack, pad
+from penchant.domains.text.trunk import Trunk
 from penchant.errors import Refusal, nearest
 
 REFERENCE = "reference"
@@ -384,5 +392,7 @@ def unwrap(policy: nn.Module) -> TextPolicy:
 
     inner = extract_model_from_parallel(policy)
     if not isinstance(inner, TextPolicy):
-        raise Refusal(f"text needs a TextPolicy, as penchant.domains.models.load gives it, not a {type(inner).__name__}.")
+        raise Refusal(
+            f"text needs a TextPolicy, as penchant.domains.text.models.load gives it, not a {type(inner).__name__}."
+        )
     return inner

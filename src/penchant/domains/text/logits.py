@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from penchant.domains.base import Sparse, Want
-from penchant.domains.extras import ADVANTAGE, SECOND, WHOLE, picked, top
+from penchant.domains.text.extras import ADVANTAGE, SECOND, WHOLE, picked, top
 
 CHUNK = 2**20
 """Logits in a chunk: 4 MiB as float32, so that what is done to them finds them in a core's cache."""

@@ -14,11 +14,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from penchant.domains.base import Cost
-from penchant.domains.chat import Chat, Unfit
 from penchant.domains.folders import settings_of, weights_of
-from penchant.domains.models import find, readable
-from penchant.domains.quiet import quietly
-from penchant.domains.reward_head import CLASSIFIER, is_adapter_of_classifier, is_classifier, left
+from penchant.domains.text.chat import Chat, Unfit
+from penchant.domains.text.models import find, readable
+from penchant.domains.text.quiet import quietly
+from penchant.domains.text.reward_head import CLASSIFIER, is_adapter_of_classifier, is_classifier, left
 from penchant.errors import Refusal
 from penchant.feedback.records import Prompt, as_text
 

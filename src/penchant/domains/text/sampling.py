@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from penchant.domains.policy import TextPolicy
-from penchant.domains.products import laid_out
-from penchant.domains.reading import begin
+from penchant.domains.text.policy import TextPolicy
+from penchant.domains.text.products import laid_out
+from penchant.domains.text.reading import begin
 
 DROP = 8
 """Answers that have ended are read no further once they are one in so many: letting them go moves the others' memory."""

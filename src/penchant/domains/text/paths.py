@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from penchant.domains.reading import Plain, Shared
+from penchant.domains.text.reading import Plain, Shared
 from penchant.errors import Refusal
 from penchant.words import brief
 
 if TYPE_CHECKING:
-    from penchant.domains.policy import TextPolicy
+    from penchant.domains.text.policy import TextPolicy
 
 EXACT = 2e-4
 """Largest difference of a token's log π from the plain path's in float32: rounding explains a tenth of it."""

@@ -18,15 +18,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from penchant.domains import blocks, states, tree
-from penchant.domains.states import States
-from penchant.domains.tree import Layout, pack, pad
+from penchant.domains.text import blocks, states, tree
+from penchant.domains.text.states import States
+from penchant.domains.text.tree import Layout, pack, pad
 from penchant.errors import Refusal
 from penchant.files import cache_folder, fingerprint
 from penchant.words import brief
 
 if TYPE_CHECKING:
-    from penchant.domains.policy import TextPolicy
+    from penchant.domains.text.policy import TextPolicy
 
 Kind = Literal["tree", "packed", "padded"]
 Whole = Float[Tensor, "sequences tokens size"]

@@ -13,14 +13,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from penchant.domains import chat as chat_module
 from penchant.domains.base import Cost, Encoded, Samples, Sparse, Want, masks
-from penchant.domains.chat import Chat, Template, Unfit
-from penchant.domains.extras import ADVANTAGE, SECOND, check
-from penchant.domains.merging import merge, parts, unmerged
-from penchant.domains.policy import PLAIN, unwrap
-from penchant.domains.reward_head import read_to_the_end
-from penchant.domains.sampling import Sampler, generate
+from penchant.domains.text import chat as chat_module
+from penchant.domains.text.chat import Chat, Template, Unfit
+from penchant.domains.text.extras import ADVANTAGE, SECOND, check
+from penchant.domains.text.merging import merge, parts, unmerged
+from penchant.domains.text.policy import PLAIN, unwrap
+from penchant.domains.text.reward_head import read_to_the_end
+from penchant.domains.text.sampling import Sampler, generate
 from penchant.errors import Refusal
 from penchant.feedback.goals import Goals
 from penchant.feedback.records import STOPPED, Accounting, Problem, Prompt, Row

@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from penchant.domains.quiet import quietly
+from penchant.domains.text.quiet import quietly
 from penchant.errors import Refusal
 from penchant.files import cache_folder, fingerprint, whole_folder
 

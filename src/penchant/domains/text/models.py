@@ -15,14 +15,14 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from penchant.domains import smollm2
-from penchant.domains.chat import Template
 from penchant.domains.folders import licence_of, settings_of, weights_of
-from penchant.domains.policy import REFERENCE, TextPolicy
-from penchant.domains.quiet import quietly
-from penchant.domains.reward_head import RewardHead, is_adapter_of_classifier, is_classifier, saved_head
-from penchant.domains.text import Text, TooLong
-from penchant.domains.trunk import Split
+from penchant.domains.text import smollm2
+from penchant.domains.text.chat import Template
+from penchant.domains.text.domain import Text, TooLong
+from penchant.domains.text.policy import REFERENCE, TextPolicy
+from penchant.domains.text.quiet import quietly
+from penchant.domains.text.reward_head import RewardHead, is_adapter_of_classifier, is_classifier, saved_head
+from penchant.domains.text.trunk import Split
 from penchant.errors import Refusal
 from penchant.feedback.goals import Goals
 from penchant.words import brief, plain

@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from penchant.domains.decoding import Growing
-from penchant.domains.tree import collate, pack
+from penchant.domains.text.decoding import Growing
+from penchant.domains.text.tree import collate, pack
 
 if TYPE_CHECKING:
-    from penchant.domains.policy import TextPolicy
+    from penchant.domains.text.policy import TextPolicy
 
 Logits = Float[Tensor, "answers vocabulary"]
 
