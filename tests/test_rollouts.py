@@ -32,7 +32,7 @@ WORDS = ("stop", "the", "a", "good", "bad", "day", "night", "ends")
 class Words:
     """A domain whose tokens are eight words and whose policy is uniform; id 0 ends a response."""
 
-    name = "words"
+    name, noisy = "words", False
 
     def __init__(self, shift: int = 0) -> None:
         self.shift = shift

@@ -44,7 +44,7 @@ class Table(nn.Module):
 class Numbers:
     """The domain of tables."""
 
-    name = "numbers"
+    name, noisy = "numbers", False
 
     def encode(self, rows: Iterable[Row]) -> Encoded:
         raise AssertionError("the toy domain is given encoded rows")

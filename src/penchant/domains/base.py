@@ -27,7 +27,10 @@ class Want:
     head: str = "lm"
     """lm: log π of every step. reward: one step for each response, whose number is its score."""
     seed: int | None = None
-    """Noise shared between responses and reference, where a domain has noise."""
+    """Where a domain has noise: what it is drawn from, with each row's number, so that all of a row's responses and the reference
+    meet the same noise in whatever micro-batch they are scored."""
+    draws: int = 1
+    """Where a domain has noise: how many draws of it are averaged."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -258,6 +261,9 @@ class Domain(Protocol):
     """Something that can be aligned."""
 
     name: str
+    noisy: bool
+    """Whether log π is an estimate that hangs on drawn noise. Then nothing is kept of a reference: it is read within each scoring,
+    in the same noise, as values["ref"]."""
 
     def encode(self, rows: Iterable[Row]) -> Encoded:
         """Rows to ids. Refuses with row numbers, counts what it keeps, drops and cuts."""

@@ -153,7 +153,7 @@ def train(job: Job) -> str | None:
                     for group in optimiser.param_groups:
                         group["lr"] = rate
                     with interrupt.deferred():
-                        outcome = _taken(job, step, material, plan[place], memory)
+                        outcome = _taken(job, step, material, plan[place], memory, noise(settings.seed, position.step))
                         memory = outcome.state
                         optimiser.zero_grad(set_to_none=True)  # what follows a step needs the room
                         position = Position(position.step + 1, phase, place + 1)
@@ -217,10 +217,17 @@ def _check_start(job: Job, step: Step, material: Material, rows: Sequence[int]) 
         )
 
 
-def _taken(job: Job, step: Step, material: Material, rows: Sequence[int], memory: Mapping[str, Tensor]) -> Outcome:
+def noise(seed: int, step: int) -> int:
+    """The seed of a step's noise: its own in every step of a run, and the same when the run is resumed."""
+    return (step + 1) * 2**32 + seed
+
+
+def _taken(
+    job: Job, step: Step, material: Material, rows: Sequence[int], memory: Mapping[str, Tensor], seed: int
+) -> Outcome:
     """The step, or a stop that leaves the rows concerned in a folder."""
     try:
-        return step(material, rows, memory)
+        return step(material, rows, memory, seed)
     except BrokenStep as broken:
         if job.accelerator.is_main_process:
             encoded = material.rows.select(broken.rows)

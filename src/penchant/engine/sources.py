@@ -30,6 +30,8 @@ Progress = Callable[[str, int, int], None]
 
 ANCHORS = frozenset({"ref", "prev", "history"})
 """What an objective can be held against in a run; `Anchors` says what each is."""
+DRAWS = 8
+"""Draws of noise that a measurement averages, where the domain has noise; the same ones at every measurement."""
 EVERYONE = "everyone"
 """The one annotator of data that names none."""
 
@@ -84,7 +86,8 @@ class Scorer:
     def by(self, policy: nn.Module, encoded: Encoded, values: frozenset[str] = frozenset()) -> Scored:
         """What a policy says of every response, with the wanted values."""
         with torch.no_grad(), self.precision.forward(self.device):
-            return self.domain.score(policy, encoded, Want(values=values, head=self.head))
+            draws = DRAWS if self.domain.noisy else 1
+            return self.domain.score(policy, encoded, Want(values=values, head=self.head, seed=0, draws=draws))
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,8 @@ class Anchors:
                 f"{self.objective!r} reads how much each token counts, but no row says so: give `chosen_weights`, "
                 "`rejected_weights` (or `completion_weights`, `response_weights`) as [[start, end, weight], …] in characters."
             )
-        anchors = {} if reads_reference(self.objective) else self.anchors(rows, title, kept=kept)
+        live = reads_reference(self.objective, self.scorer.domain)
+        anchors = {} if live else self.anchors(rows, title, kept=kept)
         if not needs.mismatched:
             return Material(rows, anchors)
         other = strangers([c.numpy().tobytes() for c in rows.contexts], self.settings.seed)
@@ -162,13 +166,19 @@ class Anchors:
             )
         mixed = self.scorer.domain.recombine(rows, range(len(rows)), other)
         beside = None if kept is None else Kept(kept.folder / "mismatched", kept.begun)
-        return Material(rows, anchors, mixed, self.anchors(mixed, f"{title}, mismatched", kept=beside))
+        held = {} if live and self.scorer.domain.noisy else self.anchors(mixed, f"{title}, mismatched", kept=beside)
+        return Material(rows, anchors, mixed, held)
 
     def anchors(self, rows: Encoded, title: str, kept: Kept | None = None, also: Collection[str] = ()) -> dict[str, Store]:
         """The log-probs of every anchor that the objective needs, and of those in `also`, by name."""
         wanted = self.objective.needs.anchors | set(also)
         for name in sorted(wanted - ANCHORS):
             raise Refusal(f"{self.objective!r} is held against {name!r}, but a run provides {', '.join(sorted(ANCHORS))}.")
+        if wanted and self.scorer.domain.noisy:
+            raise Refusal(
+                f"{self.objective!r} is held against {', '.join(sorted(wanted))}, but log-probs of {self.scorer.domain.name} "
+                "hang on the noise of each step, so that only the reference is read along with the policy."
+            )
         made: dict[str, Store] = {}
         if "ref" in wanted or (wanted and kept is None):
             made["ref"] = self.stored(rows, title)

@@ -85,14 +85,15 @@ class Step:
         self.shrunk = shrunk
         self.parameters = [p for group in optimiser.param_groups for p in group["params"]]
 
-    def __call__(self, material: Material, rows: Sequence[int], state: Mapping[str, Tensor]) -> Outcome:
-        """One step on the given rows, with the objective's state; the new state is in the outcome. Raises BrokenStep,
+    def __call__(self, material: Material, rows: Sequence[int], state: Mapping[str, Tensor], seed: int = 0) -> Outcome:
+        """One step on the given rows, with the objective's state; the new state is in the outcome. seed: of the step's noise,
+        where the domain has any. Raises BrokenStep,
         before any weight has changed, where the loss or its gradient is not finite. Where the device has no memory left, the
         step begins anew with half the token budget."""
         every, run = material.rows.select(rows), None
         while run is None:
             try:
-                run = self._summed(material, every, rows, state)
+                run = self._summed(material, every, rows, state, seed)
             except torch.OutOfMemoryError:
                 self.optimiser.zero_grad(set_to_none=True)
             if run is None:  # out here: as long as the error is handled, it keeps what was computed
@@ -102,11 +103,13 @@ class Step:
         self.optimiser.step()
         return outcome
 
-    def _summed(self, material: Material, every: Encoded, rows: Sequence[int], state: Mapping[str, Tensor]) -> _Running:
+    def _summed(
+        self, material: Material, every: Encoded, rows: Sequence[int], state: Mapping[str, Tensor], seed: int
+    ) -> _Running:
         """The step's gradient, summed over micro-batches and ranks."""
         groups = [[rows[i] for i in group] for group in self._micro_batches(every)]
         mine = share(groups, self.accelerator.process_index, self.accelerator.num_processes)
-        run = _Running(self, material, list(rows), dict(state), once=len(groups) == 1)
+        run = _Running(self, material, list(rows), dict(state), once=len(groups) == 1, seed=seed)
 
         self.optimiser.zero_grad(set_to_none=True)
         if self.objective.remembers and not run.once:
@@ -157,7 +160,7 @@ class Step:
 
     def drift(self, material: Material, rows: Sequence[int]) -> float:
         """Largest |log π − log π_ref| of any token of these rows, as the step itself would score them."""
-        run, worst = _Running(self, material, list(rows), {}, once=False), 0.0
+        run, worst = _Running(self, material, list(rows), {}, once=False, seed=0), 0.0
         with torch.no_grad():
             for group in self._micro_batches(material.rows.select(rows)):
                 _, y = run.score([rows[i] for i in group])
@@ -168,8 +171,10 @@ class Step:
 class _Running:
     """A step under way: its rows, its unit counts, the objective's state and the sums so far."""
 
-    def __init__(self, step: Step, material: Material, rows: list[int], state: dict[str, Tensor], once: bool) -> None:
-        self.step, self.material, self.rows, self.state = step, material, rows, state
+    def __init__(
+        self, step: Step, material: Material, rows: list[int], state: dict[str, Tensor], once: bool, seed: int
+    ) -> None:
+        self.step, self.material, self.rows, self.state, self.seed = step, material, rows, state, seed
         self.objective = step.objective
         self.once = once
         """One micro-batch: its statistics, its loss and what its loss couples come from one scoring."""
@@ -207,11 +212,12 @@ class _Running:
     ) -> Scored:
         """blind: with no step counted. alone: without the values and weights that the objective reads of its own rows."""
         values = frozenset() if alone else self.objective.needs.scoring
-        live = not alone and reads_reference(self.objective) and "ref" not in anchors
+        live = reads_reference(self.objective, self.step.domain) and "ref" not in anchors
         if live:
             values |= {"ref"}
+        want = Want(values=values, head=self.objective.needs.head, seed=self.seed)
         with self.step.precision.forward(self.step.accelerator.device):
-            y = self.step.domain.score(self.step.policy, encoded, Want(values=values, head=self.objective.needs.head))
+            y = self.step.domain.score(self.step.policy, encoded, want)
         beside = None if alone else self._weight(encoded, y.logp)
         held = _at(anchors, rows, y.logp) | ({"ref": y.value("ref")} if live else {})
         return Scored(y.logp, y.mask & False if blind else y.mask, None, held, y.values, beside)
@@ -258,14 +264,17 @@ class _Running:
         if self.objective.needs.scoring:
             raise StoppedRun(f"{self.objective!r} couples the whole step and reads values; only log-probs are replayed.")
         mask = masks(self.whole.steps(self.objective.needs.head)).to(self.step.accelerator.device)
-        logp = torch.zeros(mask.shape, device=mask.device)
+        live = ("ref",) if reads_reference(self.objective, self.step.domain) and "ref" not in self.material.anchors else ()
+        tables = torch.zeros(1 + len(live), *mask.shape, device=mask.device)
         with torch.no_grad():
             for group in mine:
                 _, y = self.score(group)  # an empty one too: the other ranks are scoring
                 if group:
-                    logp[self._places(group), : y.logp.shape[1]] = torch.where(y.mask, y.logp, 0.0)
-        logp = reduced(self.step.accelerator, logp).requires_grad_()
-        anchors = _at(self.material.anchors, self.rows, logp)
+                    for table, x in zip(tables, (y.logp, *map(y.anchor, live)), strict=True):
+                        table[self._places(group), : x.shape[1]] = torch.where(y.mask, x, 0.0)
+        tables = reduced(self.step.accelerator, tables)
+        logp = tables[0].clone().requires_grad_()
+        anchors = _at(self.material.anchors, self.rows, logp) | dict(zip(live, tables[1:], strict=True))
         whole = Scored(logp, mask, None, anchors, weight=self._weight(self.whole, logp))
         loss = self.loss(self.rows, self.whole.batch(whole))
         self.totals.scale(1 / self.step.accelerator.num_processes)  # every rank has just seen the whole step
@@ -306,10 +315,10 @@ class _Running:
         return Outcome(loss, norm, units, metrics, tokens, {name: x.detach() for name, x in self.state.items()})
 
 
-def reads_reference(objective: Objective) -> bool:
-    """Whether every step has the reference read anyway, for a divergence of whole distributions: its log-probs are then taken
-    there, and a pass over all rows before would be one too many."""
-    return objective.needs.anchors == {"ref"} and "kl" in objective.needs.values
+def reads_reference(objective: Objective, domain: Domain) -> bool:
+    """Whether every step has the reference read, so that a pass over all rows before would be one too many: for a divergence
+    of whole distributions, or because log π is an estimate in noise that policy and reference must share."""
+    return objective.needs.anchors == {"ref"} and (domain.noisy or "kl" in objective.needs.values)
 
 
 def _at(anchors: Mapping[str, Anchor], rows: Sequence[int], like: Tensor) -> dict[str, Tensor]:

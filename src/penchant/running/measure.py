@@ -135,19 +135,28 @@ class Measure:
         start of the run, which is every phase's start too here, so that before and after are alike."""
         if rows is None or not rewards(self.objective):
             return None
+        values = sorted(self.objective.needs.scoring | watched)
+        if self.anchors.scorer.domain.noisy:
+            values = sorted({*values, *self.objective.needs.anchors})
+            logp, *beside = self._all(rows, lambda some: self._said(some, values))
+            anchors = {name: x for name, x in zip(values, beside, strict=True) if name in self.objective.needs.anchors}
+        else:
+            anchors = self._anchored(rows, title)
+            if self.anchors.scorer.moved or values or "ref" not in anchors:
+                logp, *beside = self._all(rows, lambda some: self._said(some, values))
+            else:  # A policy that has not moved is its own reference: what is stored is what it would say.
+                logp, beside = anchors["ref"], []
+        weight = rows.weight if weighs(self.objective) else None
+        y = Scored(logp, masks(rows.steps(self._head)), None, anchors, dict(zip(values, beside, strict=True)), weight)
+        return rows.batch(y)
+
+    def _anchored(self, rows: Encoded, title: str) -> dict[str, Tensor]:
+        """What is kept of the anchors' log-probs of all rows."""
         stores = self._stores.get(id(rows))
         if stores is None:
             also = ("ref",) if self._head == "lm" else ()
             stores = self._stores[id(rows)] = self.anchors.anchors(rows, title, also=also)
-        anchors = {name: store(range(len(rows))) for name, store in stores.items()}
-        values = sorted(self.objective.needs.scoring | watched)
-        if self.anchors.scorer.moved or values or "ref" not in anchors:
-            logp, *beside = self._all(rows, lambda some: self._said(some, values))
-        else:  # A policy that has not moved is its own reference: what is stored is what it would say.
-            logp, beside = anchors["ref"], []
-        weight = rows.weight if weighs(self.objective) else None
-        y = Scored(logp, masks(rows.steps(self._head)), None, anchors, dict(zip(values, beside, strict=True)), weight)
-        return rows.batch(y)
+        return {name: store(range(len(rows))) for name, store in stores.items()}
 
     def samples(self, contexts: Sequence[Context]) -> SampleEvidence | None:
         """The policy's answers to prompts, judged; the seed is the same at every call."""

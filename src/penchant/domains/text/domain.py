@@ -37,7 +37,7 @@ class Text:
     """A language model's view of feedback. Prompt ids are the template with its generation prompt; completion ids are the
     completion encoded alone and the turn's stop token; what is trained on is their concatenation."""
 
-    name = "text"
+    name, noisy = "text", False
 
     def __init__(
         self,
