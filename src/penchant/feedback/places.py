@@ -26,7 +26,8 @@ _SHA = re.compile(r"[0-9a-f]{40}")
 class Records(Protocol):
     """Raw rows that can be gone through once in order and then fetched one by one."""
 
-    blank: int
+    @property
+    def blank(self) -> int: ...
 
     def scan(self) -> Iterator[tuple[int, int, Any]]: ...
 

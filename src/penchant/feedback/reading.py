@@ -147,9 +147,13 @@ def open_source(
     in `Source.dropped`. A source without rows, with rows of several kinds, or without a row that can be read is refused
     either way.
     """
+    return opened(find(Path(source) if isinstance(source, PathLike) else source), name=name, bad_rows=bad_rows)
+
+
+def opened(found: Found, *, name: str | None = None, bad_rows: Literal["refuse", "drop"] = "refuse") -> Source:
+    """The same of records that were found."""
     if bad_rows not in ("refuse", "drop"):
         raise Refusal(f'bad_rows = {bad_rows!r}: must be "refuse" or "drop".')
-    found = find(Path(source) if isinstance(source, PathLike) else source)
     out = Source(found.records, name or found.name, found.revision)
     gathered = _index(out, found)
     read = out.accounting.read
