@@ -169,7 +169,7 @@ class Tokens(nn.Module):
 class Actions(Finite):
     """The domain of numbered states and actions of several steps, each a number."""
 
-    name = "actions"
+    name, noisy = "actions", False
 
     def score(self, policy: Any, encoded: Encoded, want: Want = PLAIN) -> Scored:
         if want.values:

@@ -57,7 +57,7 @@ class Policy(nn.Module):
 class Finite:
     """The domain of numbered prompts and numbered responses, each response one step."""
 
-    name = "finite"
+    name, noisy = "finite", False
 
     def encode(self, rows: Iterable[Row]) -> Encoded:
         raise Refusal("finite sets are given as numbers: use pairs(), lists() or labelled().")

@@ -224,10 +224,10 @@ def test_a_run_that_was_stopped_leaves_its_report_and_is_not_finished(
 ):
     step = Step.__call__
 
-    def broken(self: Step, material: Any, rows: Any, state: Any) -> Any:
+    def broken(self: Step, material: Any, rows: Any, state: Any, seed: int) -> Any:
         if self.optimiser.param_groups[0]["lr"] >= 3e-3:  # the peak
             raise BrokenStep("the loss is not finite (loss nan).", list(rows))
-        return step(self, material, rows, state)
+        return step(self, material, rows, state, seed)
 
     monkeypatch.setattr(Step, "__call__", broken)
     with pytest.raises(StoppedRun, match="not finite"):
