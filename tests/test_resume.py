@@ -31,6 +31,7 @@ from penchant.references.store import Store, fill
 from penchant.running import align as running
 from penchant.running import choices
 from penchant.running.models import Models
+from penchant.running.texts import no_longer_right
 from penchant.running.voice import Voice
 from test_align import pairs, run_in
 from test_engine import make_job
@@ -227,14 +228,15 @@ def test_a_choice_that_is_no_longer_right_is_refused(tiny_folder: Path, monkeypa
     alone = Spread(1.0, [], "unused")
     made = {"precision": Precision("fp32", "highest", {}).to_json(), "scoring": probe(loaded.policy).to_json()}
     begun = {**made, **choices.surroundings(cpu, 1)}
-    assert begun["scoring"]["name"] == "tree" and choices.still(begun, loaded, alone, 4) == (begun, "")
+    wrong = lambda precision: no_longer_right(begun, loaded.policy, precision)  # noqa: E731
+    assert begun["scoring"]["name"] == "tree" and choices.still(begun, alone, 4, wrong) == (begun, "")
     monkeypatch.setattr(choices, "versions", lambda: {**begun["versions"], "transformers": "9.9"})
-    assert choices.still({**begun, "processes": 2}, loaded, alone, 4)[1].startswith("processes 2 → 1, transformers")
+    assert choices.still({**begun, "processes": 2}, alone, 4, wrong)[1].startswith("processes 2 → 1, transformers")
     monkeypatch.setattr(TextPolicy, "probed", lambda self: ScoringPath("packed", "hidden", said="tree: it is a test"))
     with pytest.raises(
         Refusal, match=r"began with prompts shared.* no longer right here .*it is a test.*transformers .* 9.9"
     ):
-        choices.still(begun, loaded, alone, 4)
+        choices.still(begun, alone, 4, wrong)
 
     gpu, sixteen, medium = torch.device("cuda"), Precision("bf16", "highest", {}), Precision("fp32", "medium", {})
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)

@@ -12,10 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from penchant.domains.text import reward_head
-from penchant.domains.text.models import Loaded
-from penchant.domains.text.paths import ScoringPath
-from penchant.domains.text.policy import reference_of
 from penchant.engine import checkpoint
 from penchant.engine.budget import returning
 from penchant.engine.checkpoint import Position
@@ -27,11 +23,10 @@ from penchant.engine.rounds import FromRounds
 from penchant.engine.settings import Settings
 from penchant.engine.sources import Anchors, FromFile, Scorer
 from penchant.engine.spread import Spread
-from penchant.engine.step import Outcome
+from penchant.engine.step import Outcome, reads_reference
 from penchant.errors import Refusal, StoppedRun
 from penchant.evaluation.evidence import IN_PYTHON, RunEvidence, without_texts
 from penchant.evaluation.verdict import Verdict, judge_run
-from penchant.feedback.goals import Goals
 from penchant.files import read_json, whole_folder, write, write_json
 from penchant.objectives.base import Objective, rewards
 from penchant.objectives.scored import Pairs
@@ -40,13 +35,10 @@ from penchant.report.page import render
 from penchant.rewards.account import failures, spent
 from penchant.rewards.base import Comparer, Judge
 from penchant.rewards.naming import Named
-from penchant.running import choices
-from penchant.running.ceiling import budget
-from penchant.running.consistent import consistent, splits
-from penchant.running.judging import ready
-from penchant.running.measure import Measure, reference_cache
-from penchant.running.models import Models
-from penchant.running.prepare import Prepared, prepare
+from penchant.running.consistent import consistent
+from penchant.running.measure import Measure
+from penchant.running.subject import Prepared, Ready, Subject
+from penchant.running.texts import Texts
 from penchant.running.voice import Voice
 from penchant.words import brief
 
@@ -70,7 +62,6 @@ class Alignment:
         answers: Path | None = None,
     ) -> None:
         """answers: a folder in which runs that begin alike, in one process each, keep what their start answers."""
-        self.answers = answers
         self.model, self.data, self.objective, self.judge, self.unseen = model, data, objective, judge, unseen
         self.settings, self.voice, self.folder = settings, voice, RunFolder(output)
         self.started, self.earlier = time.perf_counter(), 0.0
@@ -81,10 +72,8 @@ class Alignment:
             returning()
         self.spread = Spread(settings.timeout, list(settings.trackers), str(output))
         self.accelerator = self.spread.accelerator
-        self.models = Models(model, settings, self.spread.place, objective.needs.head)
+        self.subject: Subject = Texts(model, objective, settings, judge, self.spread, answers)
         self.ranks = Ranks(self.accelerator, output, settings.timeout)
-        if self.spread.mesh is not None:
-            splits(settings, judge)
 
     def run(self) -> tuple[RunEvidence, Verdict]:
         """Everything, in order. A run that was finished already is only judged again."""
@@ -103,11 +92,10 @@ class Alignment:
     def _run(self) -> tuple[RunEvidence, Verdict]:
         self.voice.say(f"loading {self.model}")
         self.ranks.phase("loading")
-        loaded = self.models.load()
+        loaded = self.subject.load()
         self.ranks.phase("reading the data")
-        self.past = self.models.identities(loaded)
-        goals = self._goals(loaded)
-        prepared = prepare(self.data, self.unseen, loaded.domain, self.objective, self.settings, goals)
+        own = self.subject.identity(loaded)
+        prepared = self.subject.prepare(loaded, self.data, self.unseen)
         for note in prepared.notes:
             self.voice.say(note)
         self.voice.account(prepared.about)
@@ -117,7 +105,7 @@ class Alignment:
                 f"evaluate_every={self.settings.evaluate_every} measures {self.objective!r} on held-out pairs, but "
                 f"{'none are held out' if rewards(self.objective) else 'it has no reward'}. Leave --evaluate-every out."
             )
-        self._claim(loaded, prepared)
+        self._claim(loaded, prepared, own)
         if told(self.accelerator, self.folder.finished):
             self.voice.say(f"{self.folder.path} holds this run, finished: nothing is left to do.")
             evidence = RunEvidence.from_json(read_json(self.folder.evidence))
@@ -125,20 +113,16 @@ class Alignment:
         asked = self._asked()
         precision, chosen = self._choices(loaded, prepared)
         self.settings = self.settings.model_copy(update={"tokens": chosen["tokens"]})
-        if "kl" in self.objective.needs.values and not loaded.policy.knows_reference:
-            loaded.policy.hold(self.models.load().policy)
+        if reads_reference(self.objective, loaded.domain) and not loaded.policy.knows_reference:
+            loaded.policy.hold(self.subject.load().policy)
 
         scorer = self._scorer(loaded, precision)
         scorer.moved = checkpoint.latest(self.folder.checkpoints) is not None
-        cache = reference_cache(
-            loaded.source["fingerprint"], precision, self.accelerator.device, loaded.policy.scoring_path
-        )
-        reads = {name: ScoringPath(**chosen["history"][name]) for name in self.past}
-        history = self.models.history(self.past, reads, loaded, precision, self.accelerator.device)
+        cache = self.subject.cache(loaded, precision, self.accelerator.device)
+        history = self.subject.history(chosen, loaded, precision, self.accelerator.device)
         anchors = Anchors(scorer, self.objective, self.settings, self.accelerator, cache, self._progress, history)
-        judge = self._judging = ready(self.judge, scorer, self.settings)
-        answers = None if self.answers is None else self.answers / cache.name
-        measure = Measure(anchors, self.objective, self.settings, judge, goals, prepared.preferred, answers)
+        judge = self._judging = self.subject.judge(scorer)
+        measure = self.subject.measure(anchors, judge, loaded, prepared)
         before = self._before(measure, prepared)
 
         if prepared.train is not None:
@@ -185,11 +169,6 @@ class Alignment:
 
     # --- stages
 
-    def _goals(self, loaded: Loaded) -> Goals | None:
-        """The scale of goals this run trains towards, put as the model's template can."""
-        scale = self.settings.goals
-        return None if scale is None else Goals(*scale, system=loaded.domain.chat.takes_system)
-
     def _asked(self) -> dict[str, Any]:
         """What was asked, as it is written."""
         return {
@@ -202,7 +181,7 @@ class Alignment:
             **self.settings.model_dump(mode="json"),
         }
 
-    def _claim(self, loaded: Loaded, prepared: Prepared) -> None:
+    def _claim(self, loaded: Ready, prepared: Prepared, own: dict[str, Any]) -> None:
         """Takes the folder, or goes on with the run it holds."""
         self.identity = {
             "model": loaded.source["fingerprint"],
@@ -211,7 +190,7 @@ class Alignment:
             "objective": repr(self.objective),
             "judge": self.judge.name if self.judge is not None else None,
             "settings": self.settings.identity(),
-            **({"history": list(self.past.values())} if self.past else {}),
+            **own,
         }
 
         def claim() -> None:
@@ -226,37 +205,33 @@ class Alignment:
 
         first(self.accelerator, claim)
 
-    def _choices(self, loaded: Loaded, prepared: Prepared) -> tuple[Precision, dict[str, Any]]:
+    def _choices(self, loaded: Ready, prepared: Prepared) -> tuple[Precision, dict[str, Any]]:
         """How this run computes: chosen at the first start, the same ever after and everywhere."""
         self.ranks.phase("choosing how to compute")
         if told(self.accelerator, not self.folder.choices):
-            where = self.accelerator.device, self.accelerator.num_processes
-            saved = lambda name: self.models.saved(name, loaded)  # noqa: E731
-            asked = (loaded, prepared, self.objective, self.settings)
-            fit = lambda precision, scoring: budget(*asked, precision, scoring, *where)  # noqa: E731
-            made = choices.choose(loaded, self.settings, self.spread, saved, fit)
+            made = self.subject.choose(loaded, prepared, self.spread)
             first(self.accelerator, lambda: self.folder.record(self.identity, made))
         else:
             reached = checkpoint.reached(self.folder.checkpoints)
-            still, changed = choices.still(self.folder.choices, loaded, self.spread, reached)
+            still, changed = self.subject.still(self.folder.choices, loaded, self.spread, reached)
             if changed and self.accelerator.is_main_process:
                 self.voice.say(f"not all is as it was, and last digits may differ from here on: {changed}")
                 self.folder.record(self.identity, still)
         self.accelerator.wait_for_everyone()
         chosen = self.folder.choices
-        precision, self.models.scoring = choices.follow(chosen, loaded)
-        self.voice.say(choices.line(chosen, precision, self.models.scoring))
+        precision, said = self.subject.follow(chosen, loaded)
+        self.voice.say(said)
         return precision, chosen
 
-    def _scorer(self, loaded: Loaded, precision: Precision) -> Scorer:
+    def _scorer(self, loaded: Ready, precision: Precision) -> Scorer:
         return Scorer(
             loaded.domain,
             loaded.policy,
             precision,
             self.accelerator.device,
             self.settings.tokens,
-            reference_of(loaded.policy),
-            lambda: self.models.load().policy,
+            self.subject.reference(loaded),
+            lambda: self.subject.load().policy,
             self.objective.needs.head,
         )
 
@@ -276,7 +251,7 @@ class Alignment:
 
     def _train(
         self,
-        loaded: Loaded,
+        loaded: Ready,
         source: FromFile | FromRounds,
         scorer: Scorer,
         measure: Measure,
@@ -315,7 +290,7 @@ class Alignment:
         scorer.moved = True
         return stopped
 
-    def _leave(self, loaded: Loaded, evidence: RunEvidence) -> Verdict:
+    def _leave(self, loaded: Ready, evidence: RunEvidence) -> Verdict:
         """What the run leaves: the model with its card, the report, the verdict and the evidence. A run whose numbers could
         not be trusted leaves its report and verdict, an interrupted one its checkpoint alone."""
         if not self.settings.report_samples:
@@ -327,14 +302,11 @@ class Alignment:
             first(self.accelerator, lambda: self._write(loaded, evidence, verdict, tensors))
         return verdict
 
-    def _write(self, loaded: Loaded, evidence: RunEvidence, verdict: Verdict, tensors: Mapping[str, Tensor] | None) -> None:
+    def _write(self, loaded: Ready, evidence: RunEvidence, verdict: Verdict, tensors: Mapping[str, Tensor] | None) -> None:
         if evidence.stopped_by is None:
             with whole_folder(self.folder.model) as draft:
                 loaded.policy.save(draft, tensors)
-                if (goals := self._goals(loaded)) is not None:
-                    goals.save(draft)
-                if loaded.policy.reward is not None:
-                    reward_head.leave(draft, loaded.domain.chat.templated, loaded.policy.tokenizer.pad_token_id)
+                self.subject.leave(loaded, draft)
                 (draft / "README.md").write_text(model_card(evidence, verdict), encoding="utf-8")
         write(self.folder.report, render(evidence, verdict, samples=self.settings.report_samples))
         write_json(self.folder.verdict, verdict.to_json())

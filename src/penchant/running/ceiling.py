@@ -18,7 +18,7 @@ from penchant.engine.precision import Precision
 from penchant.engine.settings import Settings
 from penchant.objectives.base import Objective
 from penchant.objectives.scored import Pairs
-from penchant.running.prepare import Prepared
+from penchant.running.subject import Prepared
 
 SHAPES = 8
 """Rows of different lengths that are scored before memory is measured: a CPU's kernels keep some 20 MiB for each new shape of the

@@ -12,9 +12,6 @@ from typing import Any
 import torch
 
 import penchant
-from penchant.domains.text.models import Loaded
-from penchant.domains.text.paths import ScoringPath, alike
-from penchant.domains.text.policy import TextPolicy
 from penchant.engine import precision as number_format
 from penchant.engine.budget import Budget
 from penchant.engine.precision import Precision
@@ -23,35 +20,24 @@ from penchant.engine.settings import Settings
 from penchant.engine.spread import Spread
 from penchant.errors import Refusal
 from penchant.files import fingerprint
+from penchant.running.subject import Ready
 from penchant.version import versions
 
 
 def choose(
-    loaded: Loaded,
-    settings: Settings,
-    spread: Spread,
-    saved: Callable[[str], Loaded],
-    fit: Callable[[Precision, ScoringPath], Budget | None],
+    loaded: Ready, settings: Settings, spread: Spread, more: Callable[[Precision], Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Everything that is chosen, and what it was chosen for, ready to be written. saved: a model of the history by name. fit:
-    the token budget that is measured, if one is. All processes come: what is measured, the first measures alone; how responses
-    are read is tried by all, for a policy may be split over them."""
+    """Everything that is chosen, and what it was chosen for, ready to be written. more: what only this kind of policy has to
+    choose. All processes come: what is measured, the first measures alone."""
     accelerator, device = spread.accelerator, spread.accelerator.device
     measured = number_format.choose(settings.precision, device).to_json() if accelerator.is_main_process else {}
     precision = Precision(**json.loads(shared(accelerator, json.dumps(measured))))
     precision.apply()
-    with precision.forward(device):
-        scoring = loaded.policy.probed()
-        history = {name: _read(saved(name).policy, loaded.policy, scoring).to_json() for name in settings.history}
-    fits: list[Budget | None] = []
-    first(accelerator, lambda: fits.append(fit(precision, scoring)))
-    budget = fits[0] if fits else None
     return {
         "precision": precision.to_json(),
-        "scoring": scoring.to_json(),
-        "history": history,
-        "tokens": settings.tokens if budget is None else budget.tokens,
-        "budget": None if budget is None else budget.to_json(),
+        "tokens": settings.tokens,
+        "budget": None,
+        **more(precision),
         "spread": str(spread),
         "threads": torch.get_num_threads(),
         "model": loaded.source,
@@ -78,14 +64,12 @@ def surroundings(device: torch.device, processes: int) -> dict[str, Any]:
     }
 
 
-def _read(past: TextPolicy, ours: TextPolicy, scoring: ScoringPath) -> ScoringPath:
-    """How a saved model reads responses: as the policy does where it is built alike, else as its own probe finds."""
-    return scoring if alike(past, ours) else past.probed()
-
-
-def still(choices: dict[str, Any], loaded: Loaded, spread: Spread, step: int) -> tuple[dict[str, Any], str]:
+def still(
+    choices: dict[str, Any], spread: Spread, step: int, wrong: Callable[[Precision], str]
+) -> tuple[dict[str, Any], str]:
     """The choices of a run that goes on after `step`, with its surroundings as they are now, and what has changed in them, in
-    words. The choices stay; refuses surroundings in which they are wrong. All processes come, and go by what the first finds."""
+    words. The choices stay; refuses surroundings in which they are wrong. wrong: what of this kind of policy's own choices is no
+    longer right, in words. All processes come, and go by what the first finds."""
     accelerator, device = spread.accelerator, spread.accelerator.device
     here = surroundings(device, accelerator.num_processes)
     changed = ", ".join(
@@ -95,15 +79,14 @@ def still(choices: dict[str, Any], loaded: Loaded, spread: Spread, step: int) ->
     )
     if not told(accelerator, bool(changed)):
         return choices, ""
-    precision, path = Precision(**choices["precision"]), ScoringPath(**choices["scoring"])
+    precision = Precision(**choices["precision"])
     first(accelerator, lambda: number_format.still_right(precision, device))
     precision.apply()
-    with precision.forward(device):
-        found = loaded.policy.probed()
-    if told(accelerator, not found.bears(path)):
+    found = wrong(precision)
+    if told(accelerator, bool(found)):
         raise Refusal(
-            f"this run began with {path}, which is no longer right here ({found}); since then: {changed}. Go on with what it "
-            "began with, or start it anew with --overwrite."
+            f"this run began with {found}; since then: {changed}. Go on with what it began with, or start it anew with "
+            "--overwrite."
         )
     log = {**choices.get("changed", {}), f"after step {step}": changed}
     return {**choices, **here, "changed": log}, changed
@@ -122,18 +105,18 @@ def _flat(values: Mapping[str, Any], names: Mapping[str, Any] | None = None) -> 
     return out
 
 
-def follow(choices: dict[str, Any], loaded: Loaded) -> tuple[Precision, ScoringPath]:
+def follow(choices: Mapping[str, Any]) -> Precision:
     """Computes from now on as is written."""
     precision = Precision(**choices["precision"])
     precision.apply()
     torch.set_num_threads(choices["threads"])
-    return precision, loaded.policy.follow(ScoringPath(**choices["scoring"]))
+    return precision
 
 
-def line(choices: dict[str, Any], precision: Precision, scoring: ScoringPath) -> str:
-    """The choices in a line."""
+def line(choices: Mapping[str, Any], precision: Precision, reads: str) -> str:
+    """The choices in a line. reads: how responses are read."""
     budget = "" if choices["budget"] is None else f"; {Budget(**choices['budget'])}"
     return (
         f"precision {precision}; {choices['trained_parameters']:,} of {choices['parameters']:,} parameters train; "
-        f"device {choices['device']}, {choices['threads']} threads; {choices['spread']}; {scoring}{budget}"
+        f"device {choices['device']}, {choices['threads']} threads; {choices['spread']}; {reads}{budget}"
     )

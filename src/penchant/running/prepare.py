@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from penchant.domains.base import Domain, Encoded
@@ -22,37 +22,12 @@ from penchant.objectives.scored import Batch, Labelled, Lists, Pairs
 from penchant.rewards.base import Context
 from penchant.rewards.compare import WinAgainst
 from penchant.rollouts.prompts import contexts_of
+from penchant.running.subject import Prepared
 
 KINDS: dict[type[Batch], Kind] = {Pairs: "pairs", Labelled: "labelled", Lists: "lists"}
 """The rows each batch is made of."""
 CONVERSIONS: tuple[tuple[Kind, Kind], ...] = (("pairs", "labelled"), ("lists", "pairs"))
 """Which rows can be read as which."""
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What a run has to work with."""
-
-    train: Encoded | None
-    """Rows to train on; None for an on-policy run."""
-    prompts: tuple[Context, ...]
-    """Prompts to sample in rounds; empty for a run on a file."""
-    held_pairs: Encoded | None
-    """Pairs whose prompts are not trained on; None where the data has no pairs."""
-    held_factors: dict[str, list[float]] | None
-    """How the two sides of these pairs differ, by factor, in their order."""
-    held_lists: Encoded | None
-    """The held-out rows as they are, where they are lists."""
-    held_prompts: tuple[Context, ...]
-    """Prompts to answer before and after."""
-    preferred: dict[str, str]
-    """The answer that the held-out rows prefer, by prompt, as WinAgainst writes it."""
-    about: dict[str, Any]
-    """source, fingerprint, unseen (the fingerprint of rows given to judge on), format, accounting, goals (rows read, made,
-    of equal scores, without), counts, annotators (rows of each, where the objective asks): what the evidence says of the
-    data."""
-    notes: tuple[str, ...]
-    """What was done to the rows on the way, for the terminal."""
 
 
 def prepare(
