@@ -32,13 +32,14 @@ def responses(objective: Objective, n: int, seed: int, junk: float = math.nan, w
     mask = torch.arange(widest)[None] < lengths[:, None]
     pads = lambda x: torch.where(mask, x, junk)  # noqa: E731
     logp = -normal().exp()
+    anchors = {name: pads(logp + 0.7 * normal()) for need in sorted(objective.needs.anchors) for name in anchors_of(need)}
+    values = {name: pads(normal()) for name in sorted(objective.needs.values - {"weight"})}
+    seen = pads(logp).requires_grad_()
     return Scored(
-        pads(logp).requires_grad_(),
+        seen,
         mask,
-        anchors={
-            name: pads(logp + 0.7 * normal()) for need in sorted(objective.needs.anchors) for name in anchors_of(need)
-        },
-        values={name: pads(normal()) for name in sorted(objective.needs.values - {"weight"})},
+        anchors=anchors,
+        values=tied(seen, values),
         weight=pads(0.5 + torch.rand(n, widest, generator=make, dtype=torch.float64)) if weighs(objective) else None,
     )
 
@@ -113,6 +114,11 @@ def size(batch: Any) -> int:
     )
 
 
+def tied(logp: Tensor, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The values that go with these log-probs: of a picture the log-prob is its error times a negative number."""
+    return {**values, "error": -logp} if "error" in values else dict(values)
+
+
 def leaves(batch: Any) -> list[Tensor]:
     return [batch.w.logp, batch.l.logp] if isinstance(batch, Pairs) else [batch.y.logp]
 
@@ -120,9 +126,9 @@ def leaves(batch: Any) -> list[Tensor]:
 def changed(y: Scored, f: Callable[[Tensor], Tensor], mask: Tensor | None = None) -> Scored:
     """The responses with f applied to every table of numbers."""
     anchors = {name: f(x) for name, x in y.anchors.items()}
-    values = {name: f(x) for name, x in y.values.items()}
+    logp, values = f(y.logp), {name: f(x) for name, x in y.values.items()}
     weight = None if y.weight is None else f(y.weight).detach()
-    return Scored(f(y.logp), y.mask if mask is None else mask, None, anchors, values, weight)
+    return Scored(logp, y.mask if mask is None else mask, None, anchors, tied(logp, values), weight)
 
 
 def merged(batches: Sequence[Any]) -> Any:

@@ -27,6 +27,7 @@ from examples import (
     responses,
     rows_of,
     shuffled,
+    tied,
 )
 from penchant.objectives import Labelled, Objective, Pairs, Scored, read
 from penchant.objectives.base import Range, call, zeros
@@ -101,7 +102,11 @@ def gradient(objective: Objective, kind: Kind) -> None:
 
     def loss(*logps: Tensor) -> Tensor:
         each = iter(logps)
-        swap = lambda y: dataclasses.replace(y, logp=next(each, y.logp)) if y.logp.requires_grad else y  # noqa: E731
+
+        def swap(y: Scored) -> Scored:
+            logp = next(each, y.logp) if y.logp.requires_grad else y.logp
+            return dataclasses.replace(y, logp=logp, values=tied(logp, y.values))
+
         return objective(mapped(batch, swap), state=state)
 
     assert torch.autograd.gradcheck(loss, leaves(batch), raise_exception=False), "autograd and finite differences disagree"
@@ -115,7 +120,8 @@ def descent(objective: Objective, kind: Kind) -> None:
         logp = -1.0 + torch.where(y.mask, y.logp.detach() / 200, 0.0)
         two = (torch.arange(y.mask.shape[1]) < 2).expand_as(y.mask)  # of one length, so that sums are level too
         weight = None if y.weight is None else torch.where(y.mask, y.weight, 1.0)
-        return Scored(logp.requires_grad_(), two, None, dict.fromkeys(y.anchors, logp.detach()), y.values, weight)
+        logp.requires_grad_()
+        return Scored(logp, two, None, dict.fromkeys(y.anchors, logp.detach()), tied(logp, y.values), weight)
 
     batch = mapped(batch, level)
     found = [g[:, :2] for g in slopes(values_of(objective, batch).sum(), batch)]

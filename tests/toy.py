@@ -63,6 +63,8 @@ class Numbers:
         if "kl" in want.values:  # Σ q (log q − log p); the gradient of a copy's table does not come through a wrapper
             q, p = Table(seed=9).table.log_softmax(-1)[contexts].detach(), policy(contexts, None)
             values["kl"] = torch.where(mask, (q.exp() * (q - p)).sum(-1)[:, None], 0.0)
+        if "error" in want.values:
+            values["error"] = torch.where(mask, -logp, 0.0)
         return Scored(torch.where(mask, logp, 0.0), mask, values=values)
 
     def cost(self, policy: nn.Module, encoded: Encoded) -> Cost:

@@ -327,6 +327,71 @@ def bradley_terry(
     return values
 
 
+def _error(y: Response) -> Decimal:
+    return sum(y.values["error"], ZERO) / y.n
+
+
+def _link(x: Decimal) -> Decimal:
+    """x / (eˣ − 1), the mean of a series of Bernoulli numbers; 1 at 0."""
+    return ONE if x == 0 else x / (x.exp() - 1)
+
+
+def mapo(w: Response, l: Response, beta: Decimal, kappa: Decimal, timesteps: Decimal) -> Decimal:
+    a, b = ((timesteps * _link(kappa * _error(y))).exp() for y in (w, l))
+    return _error(w) - beta * prefers(a, b).ln()
+
+
+def power_mapo(w: Response, l: Response, beta: Decimal) -> Decimal:
+    a, b = ((_link(_error(y)) ** beta).exp() for y in (w, l))
+    return _error(w) - prefers(a, b).ln() / beta
+
+
+def seppo(w: Response, l: Response, beta: Decimal, flip: str) -> Decimal:
+    s = ONE if w.odds_against_ref >= 1 else {"turn": -ONE, "drop": ZERO, "never": ONE}[flip]
+    return -prefers(w.odds_against_ref**beta, l.odds_against_ref ** (s * beta)).ln()
+
+
+def smpo(w: Response, l: Response, beta: Decimal, gamma: Decimal, strength: Decimal) -> Decimal:
+    """With mixtures of the two densities for chosen and rejected: α = γ P of one, γ − α of the other."""
+    alpha = gamma * strength
+    a, b = w.odds_against_ref**beta, l.odds_against_ref**beta
+    return -prefers(a**alpha * b ** (gamma - alpha), a ** (gamma - alpha) * b**alpha).ln()
+
+
+def diffusion_kto(
+    y: Response, q: Decimal, beta: Decimal, desirable: Decimal, undesirable: Decimal, utility: str
+) -> Decimal:
+    over = (y.odds_against_ref / q.exp()) ** beta
+    right = prefers(over, ONE) if y.label else prefers(ONE, over)
+    log_unlike = prefers(ONE, over).ln()
+    felt = {
+        "kahneman-tversky": right,
+        "loss-averse": right.ln(),
+        "risk-seeking": -log_unlike if y.label else log_unlike,
+    }[utility]
+    return (desirable if y.label else undesirable) * (1 - felt)
+
+
+def cpl(
+    w: Response,
+    l: Response,
+    alpha: Decimal,
+    bias: Decimal,
+    gamma: Decimal,
+    kl: bool,
+    soft: bool,
+    strength: Decimal = ONE,
+) -> Decimal:
+    def likely(y: Response) -> Decimal:
+        """Π (π(a_t) / π_ref(a_t))^(α γᵗ)"""
+        odds = [x - (r if kl else ZERO) for x, r in zip(y.logp, y.ref, strict=True)]
+        return product((alpha * gamma**t * x).exp() for t, x in enumerate(odds))
+
+    one, other = prefers(likely(w), likely(l) ** bias), prefers(likely(l), likely(w) ** bias)
+    p = strength if soft else ONE
+    return -p * one.ln() - (1 - p) * other.ln()
+
+
 Twin = Callable[..., list[Decimal]]
 """A second derivation: the loss values of all rows of a step, each row a list of its responses, from the rows, the columns
 (one value per row), the method's fields and its state."""
@@ -350,6 +415,7 @@ _PAIRED = {
     "LengthDesensitisedDPO": length_desensitised_dpo, "RewardAwarePO": reward_aware_po,
     "INPO": inpo, "MNPO": mnpo, "ONPO": onpo, "NashIPO": nash_ipo, "EGPO": egpo, "REBEL": rebel, "SPPO": sppo,
     "BCO": bco, "TDPO": tdpo, "TDPO2": tdpo,
+    "MaPO": mapo, "PowerMaPO": power_mapo, "SePPO": seppo, "SmPO": smpo, "CPL": cpl,
 }  # fmt: skip
 ALL: dict[tuple[str, str], Twin] = {
     **{(name, "pairs"): each(f) for name, f in _PAIRED.items()},
@@ -357,6 +423,7 @@ ALL: dict[tuple[str, str], Twin] = {
     ("KTO", "responses"): each(kto),
     ("NLL", "responses"): each(nll),
     ("BCO", "responses"): each(bco_one),
+    ("DiffusionKTO", "responses"): each(diffusion_kto),
     ("CoPG", "lists"): each(copg),
     ("TRPA", "lists"): trpa,
     ("InfoNCA", "lists"): each(infonca),

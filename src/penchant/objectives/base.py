@@ -17,6 +17,7 @@ from torch.nn.functional import logsigmoid
 
 from penchant.errors import Refusal
 from penchant.objectives.ranges import Flip as Flip
+from penchant.objectives.ranges import Fraction as Fraction
 from penchant.objectives.ranges import NonNegative as NonNegative
 from penchant.objectives.ranges import Positive as Positive
 from penchant.objectives.ranges import Range as Range

@@ -35,4 +35,5 @@ NonNegative = Annotated[float | int, Range(0.0)]
 Real = Annotated[float | int, Range()]
 Flip = Annotated[float | int, Range(0.0, 0.5, open_high=True)]
 """A share of wrong labels, in [0, 0.5): at 0.5 a label says nothing."""
+Fraction = Annotated[float | int, Range(0.0, 1.0, open_low=True)]
 Share = Annotated[float | int, Range(0.0, 1.0)]
