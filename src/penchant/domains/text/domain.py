@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from penchant.domains.base import Cost, Encoded, Samples, Sparse, Want, masks
+from penchant.domains.columns import BATCHES, columns_of
 from penchant.domains.text import chat as chat_module
 from penchant.domains.text.chat import Chat, Template, Unfit
 from penchant.domains.text.extras import ADVANTAGE, SECOND, check
@@ -25,12 +26,11 @@ from penchant.errors import Refusal
 from penchant.feedback.goals import Goals
 from penchant.feedback.records import STOPPED, Accounting, Problem, Prompt, Row
 from penchant.files import fingerprint
-from penchant.objectives.scored import Batch, Labelled, Lists, Pairs, Rollouts, Scored
+from penchant.objectives.scored import Rollouts, Scored
 from penchant.words import brief
 
 TooLong = Literal["drop", "truncate", "error"]
 """What happens to a row longer than max_length: left out and counted; its answers cut at the end and counted; refused."""
-_BATCHES: dict[str, type[Batch]] = {"pairs": Pairs, "labelled": Labelled, "lists": Lists, "prompts": Rollouts}
 
 
 class Text:
@@ -97,9 +97,9 @@ class Text:
             responses.append(answers)
         account.kept = len(kept)
         account.weighted = sum(row.weights is not None for row in kept)
-        columns, annotators = _columns(kind or "prompts", kept)
+        columns, annotators = columns_of(kind or "prompts", kept)
         return Encoded(
-            data=_BATCHES[kind or "prompts"],
+            data=BATCHES[kind or "prompts"],
             contexts=tuple(contexts),
             responses=tuple(responses),
             numbers=tuple(row.number for row in kept),
@@ -345,28 +345,3 @@ def _wholes(row: Row) -> list[bool]:
                 "false (it was cut at a length limit), or be left out."
             )
     return [row.extra.get(name) is not False for name in names] or [True] * len(row.responses)
-
-
-def _columns(kind: str, rows: list[Row]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """What was said of the rows besides their texts, as tensors, and the annotators' names."""
-    columns: dict[str, Tensor] = {}
-    if kind == "labelled":
-        for row in rows:
-            if row.label is None:
-                raise Refusal(f"row {row.number}, label: it is missing; it must be true or false.")
-        columns["label"] = torch.tensor([bool(row.label) for row in rows], dtype=torch.bool)
-    if kind == "lists":
-        for row in rows:
-            if row.scores is None or len(row.scores) != len(row.responses):
-                raise Refusal(f"row {row.number}, scores: {brief(row.scores)}; there must be one number per response.")
-        columns["gain"] = torch.tensor([score for row in rows for score in row.scores or ()], dtype=torch.float32)
-    if kind == "prompts":
-        columns |= {"reward": torch.zeros(0), "advantage": torch.zeros(0)}
-    for name, values in (("strength", [row.strength for row in rows]), ("margin", [row.margin for row in rows])):
-        if any(value is not None for value in values):
-            columns[name] = torch.tensor([torch.nan if value is None else float(value) for value in values])
-    names = tuple(dict.fromkeys(row.annotator for row in rows if row.annotator is not None))
-    if names:
-        place = {name: i for i, name in enumerate(names)}
-        columns["annotator"] = torch.tensor([-1 if row.annotator is None else place[row.annotator] for row in rows])
-    return columns, names

@@ -16,7 +16,7 @@ from torch.distributed.fsdp import FSDPModule
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from penchant.domains.base import Sparse, Want, masks
-from penchant.domains.sharding import collected, opened, placed_like, shard
+from penchant.domains.sharding import collected, opened, shard
 from penchant.domains.text.decoding import Growing
 from penchant.domains.text.extras import SECOND
 from penchant.domains.text.logits import Head, Rows, chunked_values, placed, row_values
@@ -33,14 +33,15 @@ from penchant.domains.text.reward_head import (
 )
 from penchant.domains.text.tree import OVER, Layout, Tree, collate, pack, pad
 from penchant.domains.text.trunk import Trunk
-from penchant.errors import Refusal, nearest
+from penchant.domains.trained import Trained
+from penchant.errors import Refusal
 
 REFERENCE = "reference"
 """The name of a continued adapter's frozen copy."""
 PLAIN = Want()
 
 
-class TextPolicy(nn.Module):
+class TextPolicy(Trained):
     """A `transformers` causal language model, or a `peft` model around one. Dropout is off, in training too: policy and
     reference must agree exactly before the first step, and a preference is a difference of log-probs."""
 
@@ -84,10 +85,6 @@ class TextPolicy(nn.Module):
     def head(self) -> str:
         """What of it is read, in an objective's words."""
         return "lm" if self.reward is None else "reward"
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.parameters()).device
 
     def train(self, mode: bool = True) -> TextPolicy:
         """Leaves dropout off. Only layers that checkpoint their activations learn that they are in training."""
@@ -315,28 +312,6 @@ class TextPolicy(nn.Module):
         """In here nothing that is scored is left on disk or taken from it."""
         with nullcontext() if self.trunk is None else self.trunk.unkept():
             yield
-
-    def named_trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """The parameters that train, by name; tied ones once."""
-        return ((name, p) for name, p in self.named_parameters() if p.requires_grad)
-
-    def state(self) -> dict[str, Tensor]:
-        """The trained tensors by name, as they stand in memory (not copies): shards, where they are split."""
-        return {name: p.detach() for name, p in self.named_trainable()}
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Puts back what `state` gave. The tensors are written in place, so tied weights and optimisers follow."""
-        mine = dict(self.named_trainable())
-        for name in sorted(mine.keys() ^ state.keys()):
-            if name in mine:
-                raise Refusal(f"the saved state lacks the parameter {name!r}, which trains in this model.")
-            raise Refusal(f"the saved state has the parameter {name!r}, which does not train here; {nearest(name, mine)}")
-        for name, p in mine.items():
-            if state[name].shape != p.shape:
-                raise Refusal(f"parameter {name!r} was saved as {tuple(state[name].shape)}, but here is {tuple(p.shape)}.")
-        with torch.no_grad():
-            for name, p in mine.items():
-                p.copy_(placed_like(state[name], p))
 
     def tensors(self, keep: bool = True) -> dict[str, Tensor] | None:
         """All of the model's tensors, whole, for `save` by a process that keeps them; None where nothing is split, so that the
