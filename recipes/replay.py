@@ -14,6 +14,7 @@ from torch import Tensor
 
 from penchant.domains.base import Encoded
 from penchant.domains.text.models import load
+from penchant.domains.text.paths import ScoringPath
 from penchant.engine.folder import RunFolder
 from penchant.engine.loop import Job, train
 from penchant.engine.settings import Settings
@@ -71,7 +72,8 @@ def replayed(
         raise Refusal(f"{objective!r} is held against more than the run's start, which a stream of pairs does not hold.")
     loaded = load(model, max_length=settings.max_length)
     chosen = RunFolder(run).choices
-    precision, _ = follow(chosen, loaded)
+    precision = follow(chosen)
+    loaded.policy.follow(ScoringPath(**chosen["scoring"]))
     settings = settings.model_copy(update={"tokens": chosen["tokens"]})
     accelerator = Accelerator(cpu=True)
     scorer = Scorer(
