@@ -21,7 +21,7 @@ LEVELS = (
     ("cli", "command", "run", "running", "judging"),
     ("report", "evaluation"),
     ("engine",),
-    ("rollouts", "steering"),
+    ("rollouts", "steering", "control"),
     ("rewards", "domains"),
     ("feedback", "references"),
     ("objectives",),

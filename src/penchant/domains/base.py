@@ -248,13 +248,20 @@ class Samples:
     encoded: Encoded
     """`data` is Rollouts; reward and advantage columns are NaN until a judge has spoken."""
     texts: tuple[tuple[str, ...], ...]
-    """Row i's responses as text, without the stop token."""
+    """Row i's responses as text, without the stop token; of what is no text, names by content."""
     stopped: tuple[tuple[bool, ...], ...]
     """Whether a response ended by itself rather than by the length limit."""
     logp: Scored | None
     """log π of the sampled ids at temperature 1, from the same function that training uses; None where not asked for."""
     drawn: Scored | None = None
     """The same as the sampler saw it while it drew: another computation, so that the two can be compared."""
+    shown: tuple[tuple[Any, ...], ...] | None = None
+    """What a judge looks at of row i's responses: pictures, trajectories; None where it is their texts."""
+
+    @property
+    def seen(self) -> tuple[tuple[Any, ...], ...]:
+        """Row i's responses as a judge looks at them."""
+        return self.texts if self.shown is None else self.shown
 
 
 class Domain(Protocol):

@@ -46,12 +46,12 @@ class Judgement:
 
 @runtime_checkable
 class Judge(Protocol):
-    """Says how good each response is."""
+    """Says how good each response is. A response comes as it is looked at: a text, a picture, a trajectory."""
 
     @property
     def name(self) -> str: ...
 
-    def __call__(self, contexts: Sequence[Context], responses: Sequence[str]) -> Judgement: ...
+    def __call__(self, contexts: Sequence[Context], responses: Sequence[Any]) -> Judgement: ...
 
 
 @runtime_checkable
@@ -66,4 +66,4 @@ class Comparer(Protocol):
         """Whether P(a ≻ b) = 1 − P(b ≻ a) whatever is asked. Where it is not so, penchant asks in both orders."""
         ...
 
-    def __call__(self, contexts: Sequence[Context], a: Sequence[str], b: Sequence[str]) -> Float[Tensor, "n"]: ...
+    def __call__(self, contexts: Sequence[Context], a: Sequence[Any], b: Sequence[Any]) -> Float[Tensor, "n"]: ...

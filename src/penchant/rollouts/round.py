@@ -253,12 +253,12 @@ def compare(
     found: tuple[dict[tuple[int, int], float], ...] = tuple({} for _ in contexts)
 
     def ask(asked: list[tuple[int, int, int]]) -> list[float]:
-        texts = samples.texts
+        seen = samples.seen
         said = both_ways(
             comparer,
             [contexts[n] for n, _, _ in asked],
-            [texts[n][i] for n, i, _ in asked],
-            [texts[n][j] for n, _, j in asked],
+            [seen[n][i] for n, i, _ in asked],
+            [seen[n][j] for n, _, j in asked],
         ).tolist()
         for (n, i, j), p in zip(asked, said, strict=True):
             found[n][i, j] = p
@@ -280,7 +280,7 @@ def compare(
 
 def judged(judge: Judge, contexts: Sequence[Context], samples: Samples) -> Judgement:
     """What the judge says of every sampled response, flat, in row order."""
-    flat = [(context, text) for context, texts in zip(contexts, samples.texts, strict=True) for text in texts]
+    flat = [(context, text) for context, texts in zip(contexts, samples.seen, strict=True) for text in texts]
     judgement = judge([context for context, _ in flat], [text for _, text in flat])
     if not len(judgement.valid) == len(judgement.reward) == len(flat):
         raise Refusal(f"the judge {judge.name!r} said {len(judgement.valid)} things of {len(flat)} responses.")
