@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from penchant import cli
 from penchant.command import flags, methods
-from penchant.command.recipe import ASKED, merge, read_recipe
+from penchant.command.recipe import ASKED, REQUIRED, found, merge, read_recipe
 from penchant.engine.settings import Settings
 from penchant.errors import Refusal, StoppedRun
 from tiny import tiny_model
@@ -138,6 +138,19 @@ def test_a_recipe_holds_the_same_names_as_the_flags_and_flags_win_aloud(tmp_path
     assert asked == {**recipe, "learning_rate": "2e-5", "batch": "8"}
     assert len(lines) == 1 and "learning_rate = '1e-5' is replaced by '2e-5'" in lines[0]
     assert Settings.of({"learning_rate": recipe["learning_rate"]}).learning_rate == 1e-5
+
+
+def test_a_recipe_that_comes_with_penchant_is_found_by_its_name_unless_a_file_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    recipe = read_recipe(found("diffusion-demo"), Settings.model_fields)
+    assert {*REQUIRED} - {"output"} <= set(recipe)
+    Settings.of({name: value for name, value in recipe.items() if name not in ASKED})
+    Path("diffusion-demo").write_text("model: mine\n")
+    assert read_recipe(found("diffusion-demo"), Settings.model_fields) == {"model": "mine"}
+    for name in ("../recipes/diffusion-demo", "none", "recipe.yaml"):
+        assert found(name) == Path(name)
 
 
 @pytest.mark.parametrize(
@@ -385,6 +398,7 @@ def test_align_hands_over_exactly_what_was_asked_and_ends_as_the_verdict_says(
         "objective": "DPO()",
         "output": "p",
         "judge": "vader",
+        "guard": None,
         "unseen": "u.jsonl",
         "rounds": 2,
         "trackers": ("tensorboard",),

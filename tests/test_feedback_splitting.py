@@ -48,6 +48,18 @@ def test_a_growing_file_keeps_its_held_out_prompts() -> None:
     assert len(set(before) & set(after)) >= 97
 
 
+def test_rows_of_one_prompt_are_split_by_row_where_that_is_asked() -> None:
+    source = open_source(pairs(["walk"] * 40))
+    with pytest.raises(Refusal, match="--split row"):
+        split(source, 0.25, 0)
+    train, held = split(source, 0.25, 0, "row")
+    assert len(held) == 10 and sorted(train + held) == list(range(40))
+    assert split(source, 0.25, 1, "row")[1] != held
+    twice = open_source([*pairs(["walk"] * 40), *pairs(["walk"] * 40)])
+    _, both = split(twice, 0.25, 0, "row")
+    assert sorted(both) == sorted([*held, *(i + 40 for i in held)])  # a row that is there twice stands on one side
+
+
 @pytest.mark.parametrize(
     "held_out, said",
     [

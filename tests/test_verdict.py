@@ -428,3 +428,28 @@ def test_the_table_shows_before_after_and_a_word():
     assert accuracy.word == table["margin on unseen pairs"].word == "better"
     assert table["log π per token, chosen"].word == "neutral"
     assert before_after(run()) == []
+
+
+def guarded(before: float, after: float, n: int = 20) -> tuple[SampleEvidence, SampleEvidence]:
+    """Samples whose score rises while the guard goes from one level to another."""
+    noise = np.random.default_rng(5).normal(0, 0.05, (2, n, 2))
+    sides = zip((answers(n, score=0.3), answers(n, score=0.9, seed=1)), (before, after), noise, strict=True)
+    made = [replace(one, guard=(level + x).tolist(), guarded_by="eyes") for one, level, x in sides]
+    return made[0], made[1]
+
+
+def test_a_score_that_was_bought_with_the_guards_is_called_over_optimised():
+    bought = judge_run(online(*guarded(0.9, 0.5)))
+    assert "over-optimised" in [f.word for f in bought.held] and bought.ok
+    assert "the guard 'eyes' went from 0.88 to 0.50" in next(f.sentence for f in bought.held if f.word == "over-optimised")
+    for level in (0.9, 0.95):
+        kept = judge_run(online(*guarded(0.9, level)))
+        assert "over-optimised" in [f.word for f in kept.findings] and "over-optimised" not in [f.word for f in kept.held]
+    fell = replace(guarded(0.9, 0.5)[1], scores=guarded(0.9, 0.5)[0].scores)
+    assert "over-optimised" not in [f.word for f in judge_run(online(guarded(0.9, 0.5)[0], fell)).held]
+    assert not [f for f in judge_run(online(answers(20), answers(20, seed=1))).findings if f.word == "over-optimised"]
+
+
+def test_the_guards_score_stands_in_the_table():
+    row = next(row for row in before_after(online(*guarded(0.9, 0.5))) if row.name.startswith("guard's score"))
+    assert row.word == "worse" and row.before is not None and abs(row.before.value - 0.9) < 0.03

@@ -79,15 +79,17 @@ def align(
     *,
     output: str | Path,
     judge: Named | str | None = None,
+    guard: Named | str | None = None,
     unseen: Any = None,
     quiet: bool = False,
     **settings: Any,
 ) -> Run:
     """Aligns a model and judges what came of it.
 
-    model: a folder, a hub id or "smollm2". data: feedback (a file, a hub id, rows), or prompts where `rounds` is set.
-    objective: an objective, or as it is written. judge: who scores or compares samples, needed for on-policy rounds; it also
-    judges the samples taken before and after. unseen: rows to judge the run on, instead of a share of the data. settings: the
+    model: a folder, a hub id, "smollm2" or "diffusion-demo". data: feedback (a file, a hub id, rows), or prompts where `rounds`
+    is set. objective: an objective, or as it is written. judge: who scores or compares samples, needed for on-policy rounds; it
+    also judges the samples taken before and after. guard: judges them too, independently, and nothing is chosen by it: what a
+    judge's score was bought with shows there. unseen: rows to judge the run on, instead of a share of the data. settings: the
     fields of penchant.engine.settings.Settings. The same call on the same output goes on where it stopped.
 
     Raises Refusal for input it will not run on, StoppedRun where numbers cannot be trusted.
@@ -99,9 +101,9 @@ def align(
     from penchant.running.voice import Voice
 
     written = read(objective) if isinstance(objective, str) else objective
-    judging = load_judge(judge) if isinstance(judge, str) else judge
+    judging, guarding = (load_judge(x) if isinstance(x, str) else x for x in (judge, guard))
     voice = Voice(quiet)
-    alignment = Alignment(str(model), data, written, Path(output), judging, unseen, chosen, voice)
+    alignment = Alignment(str(model), data, written, Path(output), judging, unseen, chosen, voice, guard=guarding)
     with voice:
         evidence, verdict = alignment.run()
     run = Run(Path(output), evidence, verdict)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 SUMMARY = "align a model with preferences, from a file or by sampling and judging; resumes by itself"
 
@@ -16,8 +15,10 @@ examples:
   penchant align --model smollm2 --data pairs.jsonl --objective "DPO(beta=0.1)" --output runs/first
   penchant align --model ./my-model --data pairs.jsonl --objective "SimPO() + 0.1 * NLL()" --lora 16 --output runs/lora
   penchant align --model smollm2 --data prompts.jsonl --judge vader --rounds 5 --objective "DPO()" --output runs/online
+  penchant align diffusion-demo --output runs/pictures
 
-a recipe file holds the same names, one `name: value` a line, and flags given with it win:
+a recipe file holds the same names, one `name: value` a line, and flags given with it win; diffusion-demo is one that comes
+with penchant, of a small model of pictures:
   penchant align recipe.yaml --learning-rate 2e-5
 
 data rows are {"prompt", "chosen", "rejected"}, {"prompt", "responses", "scores"}, {"prompt", "completion", "label"} or,
@@ -30,7 +31,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     from penchant.command.recipe import ASKED
     from penchant.engine.settings import Settings
 
-    parser.add_argument("recipe", nargs="?", metavar="RECIPE.yaml", help="a file with any of the names below")
+    parser.add_argument(
+        "recipe",
+        nargs="?",
+        metavar="RECIPE.yaml",
+        help="a file with any of the names below, or a recipe's own name: diffusion-demo",
+    )
     asked = parser.add_argument_group("what to do")
     for name, said in ASKED.items():
         asked.add_argument(f"--{name}", default=argparse.SUPPRESS, metavar=name.upper(), help=said)
@@ -46,11 +52,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from penchant.command.flags import given
-    from penchant.command.recipe import ASKED, merge, read_recipe
+    from penchant.command.recipe import ASKED, found, merge, read_recipe
     from penchant.engine.settings import Settings
 
     flags = {name: vars(arguments)[name] for name in ASKED if name in vars(arguments)} | given(arguments, Settings)
-    path = Path(arguments.recipe) if arguments.recipe else None
+    path = found(arguments.recipe) if arguments.recipe else None
     recipe = read_recipe(path, Settings.model_fields) if path else {}
     asked, said = merge(recipe, flags, path)
     settings = {name: value for name, value in asked.items() if name not in ASKED}
@@ -66,6 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
         asked["objective"],
         output=asked["output"],
         judge=asked.get("judge"),
+        guard=asked.get("guard"),
         unseen=asked.get("unseen"),
         **settings,
     )

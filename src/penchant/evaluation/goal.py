@@ -30,7 +30,7 @@ def goal(evidence: RunEvidence, rules: Rules) -> Goal:
     before, after = evidence.samples_before, evidence.samples_after
     sampled = history.on_policy(evidence) or evidence.pairs_after is None
     if sampled and before is not None and after is not None and before.scores and after.scores:
-        return _score(before, after, rules)
+        return _score(before, after, rules, str(evidence.settings.get("split", "prompt")))
     if evidence.pairs_before is not None and evidence.pairs_after is not None:
         return _pairs(evidence.pairs_before, evidence.pairs_after, rules)
     return Goal(
@@ -41,7 +41,7 @@ def goal(evidence: RunEvidence, rules: Rules) -> Goal:
     )
 
 
-def _score(before: SampleEvidence, after: SampleEvidence, rules: Rules) -> Goal:
+def _score(before: SampleEvidence, after: SampleEvidence, rules: Rules, split: str) -> Goal:
     change = samples.score_change(before, after, resamples=rules.resamples)
     count = 0 if change is None else change.n
     if change is None or count < rules.least_prompts:
@@ -51,9 +51,8 @@ def _score(before: SampleEvidence, after: SampleEvidence, rules: Rules) -> Goal:
     assert old is not None and new is not None
     lost = samples.judged(before) - samples.judged(after)
     verb = "rose" if change.low > 0 else "fell" if change.high < 0 else "went"
-    said = (
-        f"On {count} unseen prompts the judge's score {verb} from {figure(old.value, '.2f')} to {figure(new.value, '.2f')} "
-    )
+    whose = "held-out rows" if split == "row" else "unseen prompts"
+    said = f"On {count} {whose} the judge's score {verb} from {figure(old.value, '.2f')} to {figure(new.value, '.2f')} "
     said += f"[{figure(change.low, '+.2f')}, {figure(change.high, '+.2f')}]"
     if lost > 0.05:
         said += f", but {100 * lost:.0f} % fewer answers could be judged at all"

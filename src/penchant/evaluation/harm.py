@@ -152,3 +152,30 @@ def length_drift(evidence: RunEvidence, rules: Rules) -> Finding:
 
 def _percent(ratio: Estimate) -> str:
     return Estimate(ratio.value - 1, ratio.low - 1, ratio.high - 1, ratio.n).percent(signed=True)
+
+
+def over_optimised(evidence: RunEvidence, goal: Goal, rules: Rules) -> Finding | None:
+    """What was aimed at was reached while an independent judge's score surely fell: the goal was bought with what it stands for
+    (Gao et al. 2023, arXiv 2210.10760, whose gold reward falls while the proxy rises). None without a guard."""
+    before, after = evidence.samples_before, evidence.samples_after
+    if before is None or after is None:
+        return None
+    word, found = "over-optimised", samples.guard_change(before, after, resamples=rules.resamples)
+    if found is None:
+        return None
+    old, new, change = found
+    told = numbers(before=old, after=new, change=change)
+    went = (
+        f"the guard {after.guarded_by!r} went from {short(old.value)} to {short(new.value)} ({change.number(signed=True)})"
+    )
+    if change.n < rules.least_prompts:
+        return Finding(word, False, f"Only {change.n} prompts were judged by the guard before and after.", told)
+    if change.high < 0 and goal.rose:
+        said = (
+            f"What was aimed at rose, but {went}: the gain was paid with what it stands for. More pull to the reference (a "
+        )
+        said += "larger beta or kappa), fewer steps or a smaller learning rate hold it."
+        return Finding(word, True, said, told)
+    if change.high < 0:
+        return Finding(word, False, f"The guard fell, and so did what was aimed at, or it did not rise: {went}.", told)
+    return Finding(word, False, f"The guard did not surely fall: {went}.", told)

@@ -15,6 +15,7 @@ SEVERITY = (
     "collapsed",
     "memorised",
     "nothing learned",
+    "over-optimised",
     "chosen falling",
     "length drift",
     "not measured",

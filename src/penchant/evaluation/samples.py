@@ -36,7 +36,7 @@ def sample_evidence(
     samples: Samples, ref: Scored | None, judgement: Judgement | None, prompts: list[str], judge: str | None
 ) -> SampleEvidence:
     """The numbers of sampled responses. `ref` is the reference's scoring of the same ids (its `logp` is log π_ref),
-    `judgement` has one row per response, flat in row order; `judge` is its name."""
+    `judgement` has one row per response, flat in row order; `judge` is its name. Responses that are no texts have none."""
     counts = samples.encoded.counts
     y = samples.logp
     if y is None:
@@ -53,13 +53,10 @@ def sample_evidence(
         for i, row in enumerate(values or []):
             if not all(math.isfinite(v) for v in row):
                 raise StoppedRun(f"{name} of a response to prompt {i + 1} is not a finite number: {row}.")
-    scores = None
-    if judgement is not None:
-        flat = [None if math.isnan(v) else float(v) for v in judgement.total.tolist()]
-        scores = _nested(flat, counts)
+    scores = None if judgement is None else said_of(judgement, counts)
     return SampleEvidence(
         prompts=list(prompts),
-        texts=[list(t) for t in samples.texts],
+        texts=[list(t) if samples.shown is None else [""] * len(t) for t in samples.texts],
         lengths=_nested([int(n) for n in y.mask.sum(-1).tolist()], counts),
         stopped=[list(s) for s in samples.stopped],
         logp=logp,
@@ -68,6 +65,11 @@ def sample_evidence(
         scores=scores,
         judge=judge,
     )
+
+
+def said_of(judgement: Judgement, counts: Sequence[int]) -> list[list[float | None]]:
+    """A judgement by prompt; None where judging failed."""
+    return _nested([None if math.isnan(v) else float(v) for v in judgement.total.tolist()], counts)
 
 
 def _nested(flat: Sequence[T], counts: Sequence[int]) -> list[list[T]]:
@@ -201,6 +203,26 @@ def score(evidence: SampleEvidence, *, resamples: int = RESAMPLES) -> Estimate |
     """The judge's mean score, every prompt weighing the same; None without a judge or without a judged response."""
     valid = [s for s in score_by_prompt(evidence) if s is not None]
     return mean(valid, resamples=resamples) if valid else None
+
+
+def guard_by_prompt(evidence: SampleEvidence) -> list[float | None]:
+    """Each prompt's mean score by the guard; None where it could judge none."""
+    return [_mean(known) if (known := [s for s in row if s is not None]) else None for row in evidence.guard or []]
+
+
+def guard_change(
+    before: SampleEvidence, after: SampleEvidence, *, resamples: int = RESAMPLES
+) -> tuple[Estimate, Estimate, Difference] | None:
+    """The guard's mean score before and after, and the change prompt by prompt; None without a guard."""
+    both = [
+        (a, b)
+        for a, b in zip(guard_by_prompt(before), guard_by_prompt(after), strict=False)
+        if a is not None and b is not None
+    ]
+    if not both:
+        return None
+    old, new = map(list, zip(*both, strict=True))
+    return mean(old, resamples=resamples), mean(new, resamples=resamples), difference(old, new, resamples=resamples)
 
 
 def judged(evidence: SampleEvidence) -> float:

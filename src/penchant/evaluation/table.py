@@ -16,6 +16,8 @@ from penchant.evaluation.ranking import ranking_hits
 from penchant.evaluation.statistics import RESAMPLES, Estimate, difference, mean, ratio, share, short
 from penchant.evaluation.style_control import marked, style_controlled
 
+STEPS = {"text": "token", "pictures": "picture", "policies": "action"}
+"""What a step of a response is called, by what the model makes."""
 Word = Literal["better", "worse", "neutral"]
 
 
@@ -56,12 +58,13 @@ def before_after(evidence: RunEvidence, *, resamples: int = RESAMPLES) -> list[R
     rows: list[Row] = []
     if evidence.samples_before is not None and evidence.samples_after is not None:
         rows += _scores(evidence.samples_before, evidence.samples_after, resamples)
+        rows += _guard(evidence.samples_before, evidence.samples_after, resamples)
         rows += _wins(evidence.samples_before, evidence.samples_after, resamples)
     if evidence.pairs_before is not None and evidence.pairs_after is not None:
-        rows += _pairs(evidence.pairs_before, evidence.pairs_after, resamples)
+        rows += _pairs(evidence.pairs_before, evidence.pairs_after, resamples, STEPS.get(evidence.makes, "step"))
     if evidence.lists_before is not None and evidence.lists_after is not None:
         rows += _lists(evidence.lists_before, evidence.lists_after, resamples)
-    if evidence.samples_before is not None and evidence.samples_after is not None:
+    if evidence.samples_before is not None and evidence.samples_after is not None and evidence.speaks:
         rows += _texts(evidence.samples_before, evidence.samples_after, resamples)
     return rows
 
@@ -86,6 +89,15 @@ def _scores(before: SampleEvidence, after: SampleEvidence, resamples: int) -> li
     return [
         Row(f"judge's score{judge}", "", samples.score(before, resamples=resamples), new, change, _word(change, 1), note)
     ]
+
+
+def _guard(before: SampleEvidence, after: SampleEvidence, resamples: int) -> list[Row]:
+    found = samples.guard_change(before, after, resamples=resamples)
+    if found is None:
+        return []
+    old, new, change = found
+    note = "Of an independent judge, by which nothing was chosen or trained."
+    return [Row(f"guard's score ({after.guarded_by})", "", old, new, change, _word(change, 1), note)]
 
 
 def _wins(before: SampleEvidence, after: SampleEvidence, resamples: int) -> list[Row]:
@@ -138,7 +150,7 @@ def _styled(compared: Sequence[Comparison], resamples: int) -> tuple[Estimate | 
     return found.scores[0].no_difference, note
 
 
-def _pairs(before: PairEvidence, after: PairEvidence, resamples: int) -> list[Row]:
+def _pairs(before: PairEvidence, after: PairEvidence, resamples: int, step: str = "token") -> list[Row]:
     old, new, groups = pairs.margins(before), pairs.margins(after), after.groups
     change = difference(pairs.hits(old), pairs.hits(new), groups, resamples=resamples)
     grown = difference(old, new, groups, resamples=resamples)
@@ -175,7 +187,7 @@ def _pairs(before: PairEvidence, after: PairEvidence, resamples: int) -> list[Ro
     ):
         by = pairs.tokens(length)
         was, now = (ratio(logp, by, groups, resamples=resamples) for logp in (logp_before, logp_after))
-        rows.append(Row(f"log π per token, {side}", "nats", was, now, change, "neutral", fall))
+        rows.append(Row(f"log π per {step}, {side}", "nats", was, now, change, "neutral", fall))
     return rows
 
 

@@ -25,7 +25,7 @@ class Verdict:
 
     word: str
     """The headline: learned, nothing learned, memorised, collapsed, chosen falling, length drift, unstable, not measured,
-    interrupted or stopped."""
+    over-optimised, interrupted or stopped."""
     findings: list[Finding]
     """Every rule that was asked, the most serious first; several may hold."""
     ok: bool
@@ -69,6 +69,7 @@ def judge_run(evidence: RunEvidence, rules: Rules | None = None) -> Verdict:
         aim.nothing_learned(aimed, dead),
         aim.not_measured(aimed, dead, evidence.stopped_by is not None),
         aim.learned(aimed, dead),
+        *([guarded] if (guarded := harm.over_optimised(evidence, aimed, rules)) is not None else []),
         *([watched] if (watched := over_optimised(evidence)) is not None else []),
     ]
     findings.sort(key=lambda f: SEVERITY.index(f.word))

@@ -60,6 +60,13 @@ class Gallery:
             return name
         raise Refusal(f"is {type_words(value)}; a picture is a path beside the data or a PIL image.")
 
+    def holds(self, name: str) -> bool:
+        """Whether the picture of this name is to be found from here."""
+        path, _, _ = name.rpartition("#")
+        if name in self._held or path == "stored":
+            return name in self._held or self._stored(name).is_file()
+        return self.root is not None and (self.root / path).is_file()
+
     def open(self, name: str) -> Image:
         """The picture, upright. Raises Refusal where it is no longer what it was when the data was checked."""
         if name in self._held:

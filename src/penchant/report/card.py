@@ -47,11 +47,11 @@ def front_matter(evidence: RunEvidence) -> str:
     licence = about.get("licence") if isinstance(about, Mapping) else None
     head: dict[str, Any] = {
         "base_model": base if on_hub(base) else None,
-        "library_name": "peft" if is_adapter(evidence) else "transformers",
-        "pipeline_tag": "text-generation" if evidence.speaks else "text-classification",
+        "library_name": library(evidence),
+        "pipeline_tag": TASKS.get(evidence.makes),
         "tags": [
             "penchant",
-            "preference-alignment" if evidence.speaks else "reward-model",
+            "reward-model" if evidence.makes == "scores" else "preference-alignment",
             *(name.lower() for name in facts.methods(evidence)),
         ],
         "datasets": [dataset] if on_hub(dataset) else None,
@@ -59,6 +59,19 @@ def front_matter(evidence: RunEvidence) -> str:
     }
     known = {name: value for name, value in head.items() if value is not None}
     return f"---\n{yaml.safe_dump(known, sort_keys=False, allow_unicode=False)}---"
+
+
+TASKS = {"text": "text-generation", "scores": "text-classification", "pictures": "text-to-image", "policies": "robotics"}
+"""The hub's name of what a model does, by what it makes."""
+
+
+def library(evidence: RunEvidence) -> str:
+    """Who loads the model."""
+    if evidence.makes == "policies":
+        return "penchant"
+    if evidence.makes == "pictures":
+        return "diffusers"
+    return "peft" if is_adapter(evidence) else "transformers"
 
 
 def on_hub(name: str) -> bool:
@@ -78,7 +91,7 @@ def came_of_it(evidence: RunEvidence, verdict: Verdict) -> str:
     lines += [f"- **{prose(f.word)}**: {prose(f.sentence)}" for f in verdict.findings if f.holds]
     rows = before_after(evidence)
     if rows:
-        lines += ["", "On prompts the model was never trained on; brackets hold 95 % intervals.", ""]
+        lines += ["", f"{facts.where(evidence)} Brackets hold 95 % intervals.", ""]
         lines += ["| | before | after | change | |", "|---|--:|--:|--:|---|"]
         for row in rows:
             cells = [prose(row.name), *map(prose, row.cells), "" if row.word == "neutral" else row.word]
@@ -99,8 +112,9 @@ def done(evidence: RunEvidence) -> str:
     counts = facts.accounting(evidence)
     if counts:
         lines.append("- rows: " + ", ".join(f"{facts.number(n)} {prose(words)}" for words, n in counts))
-    if evidence.settings.get("judge"):
-        lines.append(f"- judge of the samples: {code(evidence.settings['judge'])}")
+    for who, word in (("judge", "judge"), ("guard", "independent judge")):
+        if evidence.settings.get(who):
+            lines.append(f"- {word} of the samples: {code(evidence.settings[who])}")
     took = f" in {facts.duration(evidence.seconds)}" if evidence.seconds else ""
     lines.append(f"- {facts.number(facts.steps(evidence))} optimiser steps{took}")
     return "\n".join(lines)
@@ -132,6 +146,8 @@ def use(evidence: RunEvidence) -> str:
     if evidence.speaks:
         return USE_ADAPTER if is_adapter(evidence) else USE
     about = evidence.choices.get("model")
+    if evidence.makes == "pictures":
+        return pictured(str(evidence.settings.get("model", "")), about, is_adapter(evidence))
     stop = about.get("stop") if isinstance(about, Mapping) else None
     given = f"{plain(stop) if isinstance(stop, str) else ''}"
     lines = [
@@ -152,6 +168,32 @@ def use(evidence: RunEvidence) -> str:
     ]
     return f"{HOW}\n\n{block(chr(10).join(lines), 'python')}\n\n{SCORES}"
 
+
+def pictured(name: str, about: Any, adapter: bool) -> str:
+    """The same of a model of pictures: its pipeline, or a small model of classes."""
+    if isinstance(about, Mapping) and about.get("kind") == "pixels":
+        lines = [
+            *(["from peft import PeftModel\n"] if adapter else []),
+            "from penchant.domains.diffusion.domain import Pictures",
+            "from penchant.domains.diffusion.loading import load",
+            "",
+            f"policy, _ = load({name!r})" if adapter else 'policy, _ = load("PATH")',
+            *(['policy.model = PeftModel.from_pretrained(policy.model, "PATH").merge_and_unload()'] if adapter else []),
+            "samples = Pictures(policy).sample(policy, [policy.conditioner.names[0]], scored=False)",
+            'samples.shown[0][0].save("picture.png")',
+        ]
+    else:
+        lines = [
+            "from diffusers import DiffusionPipeline",
+            "",
+            f"pipe = DiffusionPipeline.from_pretrained({name if adapter else 'PATH'!r})",
+            *(['pipe.load_lora_weights("PATH")'] if adapter else []),
+            'pipe("a lighthouse at dusk").images[0].save("picture.png")',
+        ]
+    return f"{HOW}\n\n{block(chr(10).join(lines), 'python')}\n\n{PATH}"
+
+
+PATH = "PATH is the folder this file lies in, or the model's name on the hub."
 
 HOW = "## How to use it"
 

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from penchant.evaluation.evidence import PairEvidence, RunEvidence, SampleEvidence
-from penchant.report.facts import number
+from penchant.report.facts import number, step
 from penchant.words import figure
 
 # Wong's colour-blind-safe palette (Nature Methods 8, 441, 2011), light and dark. matplotlib draws the light colours; each
@@ -149,15 +149,23 @@ def curves(evidence: RunEvidence) -> list[Chart]:
         lined(
             lines,
             "Chosen and rejected",
-            "log π per token, nats",
+            f"log π per {step(evidence)}, nats",
             [Curve("logp/chosen", "chosen"), Curve("logp/rejected", "rejected", ORANGE)],
         ),
         *states(lines),
         lined(lines, "Gradient norm", "before clipping, log scale", [Curve("grad_norm", "gradient norm")], log=True),
         lined(lines, "Learning rate", "learning rate", [Curve("lr", "learning rate")], exact=True),
         lined(lines, "The judge's score", "mean score of the samples", [Curve("score", "score", kind="round")]),
-        lined(lines, "Variety", "distinct word pairs, share", [Curve("distinct2", "distinct-2", kind="round")]),
-        lined(lines, "Length of the samples", "tokens", [Curve("length", "length", kind="round")]),
+        *(
+            [lined(lines, "Variety", "distinct word pairs, share", [Curve("distinct2", "distinct-2", kind="round")])]
+            if evidence.speaks
+            else []
+        ),
+        *(
+            [lined(lines, "Length of the samples", f"{step(evidence)}s", [Curve("length", "length", kind="round")])]
+            if evidence.makes != "pictures"
+            else []
+        ),
     ]
     return [chart for chart in made if chart is not None]
 
@@ -204,9 +212,9 @@ def lined(
             trace(axes, curve, at, history, exact)
         if level is not None:
             axes.axhline(level, color=QUIET, linewidth=0.9, linestyle=(0, (1, 2)), zorder=1)
-        for step, word in (marks or {}).items():
-            axes.axvline(step, color=INK, linewidth=0.9, linestyle=(0, (4, 2)), zorder=1)
-            axes.annotate(word, (step, 1.0), (3, -8), ("data", "axes fraction"), "offset points", color=INK, fontsize=8)
+        for at_step, word in (marks or {}).items():
+            axes.axvline(at_step, color=INK, linewidth=0.9, linestyle=(0, (4, 2)), zorder=1)
+            axes.annotate(word, (at_step, 1.0), (3, -8), ("data", "axes fraction"), "offset points", color=INK, fontsize=8)
         if share:
             axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         if log:
@@ -285,7 +293,12 @@ def distributions(evidence: RunEvidence) -> list[Chart]:
     made = [
         spread("Reward margin of held-out pairs", "chosen − rejected", "pairs", *pairs, level=0.0),
         spread("The judge's score of each sample", "score", "samples", *map(scores, samples)),
-        spread("Length of each sample", "tokens", "samples", *map(lengths, samples)),
+        spread(
+            "Length of each sample",
+            f"{step(evidence)}s",
+            "samples",
+            *map(lengths, [None if evidence.makes == "pictures" else x for x in samples]),
+        ),
         spread("Distance of each sample", "KL to the reference, nats", "samples", *map(divergences, samples)),
     ]
     return [chart for chart in made if chart is not None]

@@ -12,10 +12,11 @@ from typing import Any
 
 from penchant.evaluation.evidence import IN_PYTHON, RunEvidence
 from penchant.evaluation.rules import Finding
+from penchant.evaluation.table import STEPS
 from penchant.evaluation.verdict import Verdict
 from penchant.words import figure
 
-PLACES = ("model", "data", "unseen", "objective", "judge", "output")
+PLACES = ("model", "data", "unseen", "objective", "judge", "guard", "output")
 """What a run is named by, in the order the command line shows it."""
 UNKNOWN = "not recorded"
 
@@ -65,7 +66,7 @@ def short_model(evidence: RunEvidence) -> str:
 
 def title(evidence: RunEvidence, by: str) -> str:
     """What was made of what, by an objective as it is written."""
-    made = "{model}, aligned with {by}" if evidence.speaks else "{model} as a reward model, by {by}"
+    made = "{model} as a reward model, by {by}" if evidence.makes == "scores" else "{model}, aligned with {by}"
     return made.format(model=short_model(evidence), by=by)
 
 
@@ -161,7 +162,21 @@ def split(evidence: RunEvidence) -> str:
     train, held = evidence.data.get("train"), evidence.data.get("held_out")
     if train is None:
         return ""
-    return f"{number(int(train))} to learn from" + (f", {number(int(held))} held out by prompt" if held is not None else "")
+    return f"{number(int(train))} to learn from" + (
+        "" if held is None else f", {number(int(held))} held out by {evidence.settings.get('split', 'prompt')}"
+    )
+
+
+def step(evidence: RunEvidence) -> str:
+    """What one step of a response is called."""
+    return STEPS.get(evidence.makes, "step")
+
+
+def where(evidence: RunEvidence) -> str:
+    """What before and after were measured on."""
+    if evidence.settings.get("split") == "row":
+        return "On rows that were held out; their prompts were trained on."
+    return "On prompts the model was never trained on."
 
 
 def steps(evidence: RunEvidence) -> int:

@@ -16,6 +16,7 @@ from markupsafe import Markup
 from penchant.evaluation.evidence import RunEvidence, SampleEvidence
 from penchant.evaluation.verdict import Verdict, before_after
 from penchant.report import facts
+from penchant.report.sheets import sheet
 from penchant.words import plain
 
 PROMPTS = 12
@@ -84,7 +85,8 @@ def render(evidence: RunEvidence, verdict: Verdict, *, samples: bool = True) -> 
         remembered=facts.remembered(evidence),
         distributions=distributions(evidence),
         instruments=instruments(evidence),
-        shown=side_by_side(evidence) if samples else [],
+        shown=side_by_side(evidence) if samples and evidence.speaks else [],
+        sheet=sheet(evidence) if samples else [],
         texts_left_out=not samples and (evidence.samples_before or evidence.samples_after) is not None,
         settings=facts.listed(evidence.settings),
         choices=facts.listed(evidence.choices),

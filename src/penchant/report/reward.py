@@ -25,7 +25,7 @@ ALIKE = 0.1
 def reward_section(evidence: RunEvidence) -> Section | None:
     """What the held-out pairs say of the scores; None for a run that trained a model of text, or held no pairs out."""
     pairs = evidence.pairs_after
-    if evidence.speaks or pairs is None or not pairs.numbers:
+    if evidence.makes != "scores" or pairs is None or not pairs.numbers:
         return None
     rewards = (pairs.reward_chosen, pairs.reward_rejected)
     lengths = (pairs.length_chosen, pairs.length_rejected)
@@ -45,7 +45,7 @@ def reward_section(evidence: RunEvidence) -> Section | None:
 def in_words(evidence: RunEvidence) -> list[str]:
     """The same for a terminal, a paragraph each, without charts; nothing of a model of text."""
     pairs = evidence.pairs_after
-    if evidence.speaks or pairs is None or not pairs.numbers:
+    if evidence.makes != "scores" or pairs is None or not pairs.numbers:
         return []
     rewards, lengths = (pairs.reward_chosen, pairs.reward_rejected), (pairs.length_chosen, pairs.length_rejected)
     ties = reward_accuracy(*rewards, pairs.groups).ties

@@ -29,7 +29,12 @@ def print_summary(console: Console, evidence: RunEvidence, verdict: Verdict, pat
 
     rows = before_after(evidence)
     if rows:
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title=text("before and after, on unseen prompts"))
+        table = Table(
+            box=None,
+            pad_edge=False,
+            padding=(0, 2, 0, 0),
+            title=text(f"before and after: {facts.where(evidence)[:-1].lower()}"),
+        )
         table.title_justify = "left"
         table.add_column("", overflow="fold")
         for name in ("before", "after", "change"):
@@ -46,7 +51,7 @@ def print_summary(console: Console, evidence: RunEvidence, verdict: Verdict, pat
             told.insert(facts.SHOWN, f"… {one.hidden} between …")
         console.print()
         console.print(text(f"{one.title}, the lowest first: {', '.join(told)}"))
-    if not evidence.speaks:
+    if evidence.makes == "scores":
         from penchant.report.reward import in_words  # which loads matplotlib, as the page of this run has
 
         for line in in_words(evidence):

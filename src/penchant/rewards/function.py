@@ -16,9 +16,9 @@ from penchant.rewards.combine import Weighable
 from penchant.rewards.failures import Failing
 from penchant.words import brief
 
-Single = Callable[[Prompt, str], float]
-"""(prompt, response) → score; the larger the better."""
-Batched = Callable[[Sequence[Prompt], Sequence[str]], Iterable[float]]
+Single = Callable[[Prompt, Any], float]
+"""(prompt, response) → score; the larger the better. A response is a text, a PIL image or a Trajectory, as the model makes."""
+Batched = Callable[[Sequence[Prompt], Sequence[Any]], Iterable[float]]
 """(prompts, responses) → one score per response."""
 
 
@@ -36,11 +36,11 @@ class Guarded(Weighable, Failing):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name})"
 
-    def __call__(self, contexts: Sequence[Context], responses: Sequence[str]) -> Judgement:
+    def __call__(self, contexts: Sequence[Context], responses: Sequence[Any]) -> Judgement:
         scores = torch.tensor(self.scores(contexts, responses), dtype=torch.float32).reshape(len(responses), 1)
         return Judgement(scores, torch.isfinite(scores[:, 0]), (self.name,))
 
-    def scores(self, contexts: Sequence[Context], responses: Sequence[str]) -> list[float]:
+    def scores(self, contexts: Sequence[Context], responses: Sequence[Any]) -> list[float]:
         """One score per response, NaN where the judgement failed."""
         raise NotImplementedError
 
@@ -66,10 +66,10 @@ class FunctionJudge(Guarded):
         super().__init__(fn, name)
         self.fn = fn
 
-    def scores(self, contexts: Sequence[Context], responses: Sequence[str]) -> list[float]:
+    def scores(self, contexts: Sequence[Context], responses: Sequence[Any]) -> list[float]:
         return [self.score(context.prompt, text) for context, text in zip(contexts, responses, strict=True)]
 
-    def score(self, prompt: Prompt, response: str) -> float:
+    def score(self, prompt: Prompt, response: Any) -> float:
         try:
             value = self.fn(prompt, response)
         except Exception as error:  # whatever it is, it is counted and said
@@ -86,7 +86,7 @@ class BatchedFunctionJudge(Guarded):
         super().__init__(fn, name)
         self.fn = fn
 
-    def scores(self, contexts: Sequence[Context], responses: Sequence[str]) -> list[float]:
+    def scores(self, contexts: Sequence[Context], responses: Sequence[Any]) -> list[float]:
         try:
             said = list(self.fn([context.prompt for context in contexts], list(responses)))
         except Exception as error:  # whatever it is, it is counted and said

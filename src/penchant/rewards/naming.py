@@ -12,8 +12,9 @@ from typing import Any, cast
 from penchant.errors import Refusal, nearest
 from penchant.rewards.asking import Asking
 from penchant.rewards.base import Comparer, Judge
-from penchant.rewards.endpoint import WORD, read_endpoint
+from penchant.rewards.endpoint import WORD, EndpointComparer, EndpointJudge, read_endpoint
 from penchant.rewards.function import FunctionJudge, Single
+from penchant.rewards.pictures import Compressible, Ink, Recognised
 from penchant.rewards.reward_model import RewardModel
 from penchant.rewards.rules import LengthRepetition
 from penchant.rewards.vader import Vader
@@ -22,7 +23,10 @@ from penchant.words import brief
 Named = Judge | Comparer | Asking | RewardModel
 """What a name may stand for: a judge, a comparer, or one that is still to be given the model it asks."""
 JUDGES: dict[str, Callable[[], Judge | Asking]] = {"vader": Vader, "rules": LengthRepetition, "self": Asking}
-"""The judges known by a word; "self" is the model that the run starts from."""
+JUDGES |= {"ink": Ink, "compressible": Compressible, "recognised": Recognised}
+"""The judges known by a word; "self" is the model that the run starts from; the last three judge pictures."""
+READERS = (Asking, RewardModel, Vader, LengthRepetition, EndpointJudge, EndpointComparer)
+"""Those that read texts and nothing else."""
 MODEL = "model:"
 """What stands before the name of a model that is to judge."""
 TRAINED = ("reward", "implicit")

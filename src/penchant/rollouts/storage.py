@@ -21,7 +21,7 @@ from penchant.rewards.base import Context, Judgement
 from penchant.words import brief
 
 FORMAT = "penchant round 1"
-DTYPES = {str(kind): kind for kind in (torch.float16, torch.bfloat16, torch.float32, torch.float64)}
+DTYPES = {str(kind): kind for kind in (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)}
 
 
 def write(
@@ -34,7 +34,11 @@ def write(
         **about,
         "prompts": len(encoded),
         "names": judgement.names,
-        "dtypes": {"reward": str(judgement.reward.dtype), "logp": str(y.logp.dtype) if y is not None else None},
+        "dtypes": {
+            "reward": str(judgement.reward.dtype),
+            "logp": str(y.logp.dtype) if y is not None else None,
+            "responses": str(next((x.dtype for _, x in encoded.flat), torch.int64)),
+        },
     }
     logp = (
         [None] * len(encoded.lengths)
@@ -91,7 +95,10 @@ def read(path: Path) -> tuple[dict[str, Any], tuple[Context, ...], Samples, Judg
     encoded = Encoded(
         Rollouts,
         tuple(ids(row["ids"]) for row in rows),
-        tuple(tuple(ids(response["ids"]) for response in row["responses"]) for row in rows),
+        tuple(
+            tuple(ids(response["ids"], dtypes.get("responses", torch.long)) for response in row["responses"])
+            for row in rows
+        ),
         tuple(row["number"] for row in rows),
         {"reward": missing, "advantage": missing.clone()},
     )
@@ -115,8 +122,9 @@ def prompt_of(value: Any) -> Prompt:
     return value if isinstance(value, str) else tuple(value)
 
 
-def ids(value: Sequence[int]) -> Tensor:
-    return torch.tensor(value, dtype=torch.long)
+def ids(value: Sequence[Any], dtype: torch.dtype = torch.long) -> Tensor:
+    """A context's or a response's numbers: ids, or the values of what is no text."""
+    return torch.tensor(value, dtype=dtype)
 
 
 def scored(logp: Iterable[Sequence[float]], lengths: Sequence[int], dtype: torch.dtype) -> Scored:

@@ -37,8 +37,8 @@ from penchant.rewards.base import Comparer, Judge
 from penchant.rewards.naming import Named
 from penchant.running.consistent import consistent
 from penchant.running.measure import Measure
-from penchant.running.subject import Prepared, Ready, Subject
-from penchant.running.texts import Texts
+from penchant.running.subject import Prepared, Ready
+from penchant.running.subjects import subject_of
 from penchant.running.voice import Voice
 from penchant.words import brief
 
@@ -60,9 +60,12 @@ class Alignment:
         settings: Settings,
         voice: Voice,
         answers: Path | None = None,
+        guard: Named | None = None,
     ) -> None:
-        """answers: a folder in which runs that begin alike, in one process each, keep what their start answers."""
+        """answers: a folder in which runs that begin alike, in one process each, keep what their start answers. guard: judges
+        before and after besides the judge, and nothing is chosen by it."""
         self.model, self.data, self.objective, self.judge, self.unseen = model, data, objective, judge, unseen
+        self.guard = guard
         self.settings, self.voice, self.folder = settings, voice, RunFolder(output)
         self.started, self.earlier = time.perf_counter(), 0.0
         self._judging: Judge | Comparer | None = None
@@ -72,7 +75,7 @@ class Alignment:
             returning()
         self.spread = Spread(settings.timeout, list(settings.trackers), str(output))
         self.accelerator = self.spread.accelerator
-        self.subject: Subject = Texts(model, objective, settings, judge, self.spread, answers)
+        self.subject = subject_of(model, objective, settings, judge, self.spread, answers)
         self.ranks = Ranks(self.accelerator, output, settings.timeout)
 
     def run(self) -> tuple[RunEvidence, Verdict]:
@@ -121,15 +124,19 @@ class Alignment:
         cache = self.subject.cache(loaded, precision, self.accelerator.device)
         history = self.subject.history(chosen, loaded, precision, self.accelerator.device)
         anchors = Anchors(scorer, self.objective, self.settings, self.accelerator, cache, self._progress, history)
-        judge = self._judging = self.subject.judge(scorer)
-        measure = self.subject.measure(anchors, judge, loaded, prepared)
+        judge = self._judging = self.subject.judge(scorer, self.judge)
+        guard = self.subject.judge(scorer, self.guard)
+        if isinstance(guard, Comparer):
+            raise Refusal(f"guard={guard.name!r} compares responses; a guard gives each a score, before and after alike.")
+        measure = self.subject.measure(anchors, judge, guard, loaded, prepared)
         before = self._before(measure, prepared)
 
         if prepared.train is not None:
             source = FromFile(prepared.train, anchors)
         else:
             assert judge is not None
-            source = FromRounds(prepared.prompts, judge, anchors, self.settings, self.folder)
+            drawing = self.subject.drawing(scorer, self.folder.path)
+            source = FromRounds(prepared.prompts, judge, anchors, self.settings, self.folder, drawing)
         begun = replace(before, settings=asked, choices=chosen, data=prepared.about, factors=prepared.held_factors)
         try:
             stopped = self._train(loaded, source, scorer, measure, prepared, precision)
@@ -177,6 +184,7 @@ class Alignment:
             "unseen": source_name(self.unseen) if self.unseen is not None else None,
             "objective": repr(self.objective),
             "judge": self.judge.name if self.judge is not None else None,
+            "guard": self.guard.name if self.guard is not None else None,
             "output": str(self.folder.path),
             **self.settings.model_dump(mode="json"),
         }
@@ -190,6 +198,7 @@ class Alignment:
             "objective": repr(self.objective),
             "judge": self.judge.name if self.judge is not None else None,
             "settings": self.settings.identity(),
+            **({} if self.guard is None else {"guard": self.guard.name}),
             **own,
         }
 

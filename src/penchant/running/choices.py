@@ -41,6 +41,7 @@ def choose(
         "spread": str(spread),
         "threads": torch.get_num_threads(),
         "model": loaded.source,
+        "domain": loaded.domain.name,
         "head": loaded.policy.head,
         "parameters": sum(p.numel() for p in loaded.policy.parameters()),
         "trained_parameters": sum(p.numel() for _, p in loaded.policy.named_trainable()),

@@ -4,6 +4,7 @@ Data and model are not looked at here."""
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Collection
 
 from penchant.engine.settings import Settings
 from penchant.errors import Refusal
@@ -13,6 +14,33 @@ from penchant.rewards.asking import Asking
 from penchant.rewards.naming import Named
 from penchant.rollouts.server import address
 from penchant.running.judging import paired_by
+
+PICTURES = ("kappa", "paper_beta", "weighting", "denoising_steps", "guidance", "size")
+"""Settings that say something of pictures alone."""
+TEXTS = (
+    *(
+        "train",
+        "history",
+        "revision",
+        "allow_bin",
+        "template",
+        "max_length",
+        "too_long",
+        "goals",
+        "limit",
+        "temperature",
+        "top_p",
+    ),
+    *("engine", "server", "max_memory"),
+)
+"""Settings that say something of texts alone, in this order."""
+
+
+def only(settings: Settings, others: Collection[str], what: str) -> None:
+    """Refuses settings of other kinds of models. what: the kind of this one, in words."""
+    for name in sorted(settings.model_fields_set.intersection(others)):
+        if getattr(settings, name) != Settings.model_fields[name].default:
+            raise Refusal(f"{name}={getattr(settings, name)!r} says nothing to {what}; leave it out.")
 
 
 def consistent(objective: Objective, settings: Settings, judge: Named | None) -> None:

@@ -42,7 +42,7 @@ def probed(folder: str | Path, probes: Probes, given: Settings, voice: Voice) ->
         raise Refusal(f"{str(folder)!r} holds no finished run; --probes asks a run's checkpoints.")
     evidence = RunEvidence.from_json(read_json(run.evidence))
     if not evidence.speaks:
-        raise Refusal(f"{str(folder)!r} trained a reward model, which answers nothing, so it takes no stance.")
+        raise Refusal(f"{str(folder)!r} trained a model of {evidence.makes}, which answers nothing, so it takes no stance.")
     kept = sorted(run.checkpoints.glob("step-*"))
     if not kept:
         raise Refusal(f"{run.checkpoints} holds no checkpoint, so there is nothing to follow from the start on.")

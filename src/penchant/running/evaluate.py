@@ -25,7 +25,7 @@ from penchant.rewards.account import failures, spent
 from penchant.rewards.naming import Named
 from penchant.rollouts import contexts_of
 from penchant.running.judging import ready
-from penchant.running.measure import Measure, reference_cache
+from penchant.running.measure import Measure, text_cache
 from penchant.running.models import Models
 from penchant.running.prepare import factors_of, held_lists_of
 from penchant.running.voice import Voice
@@ -122,6 +122,6 @@ def _measure(
     scorer.moved = loaded is not reference
     if "kl" in objective.needs.values:
         loaded.policy.hold(reference.policy)
-    cache = reference_cache(reference.source["fingerprint"], precision, accelerator.device, reference.policy.scoring_path)
+    cache = text_cache(reference.source["fingerprint"], precision, accelerator.device, reference.policy.scoring_path)
     anchors = Anchors(scorer, objective, settings, accelerator, cache, voice.progress)
     return Measure(anchors, objective, settings, ready(judge, scorer, settings), goals)

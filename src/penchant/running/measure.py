@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +26,7 @@ from penchant.evaluation.evidence import ListEvidence, PairEvidence, SampleEvide
 from penchant.evaluation.likelihood import TopK
 from penchant.evaluation.lists import list_evidence
 from penchant.evaluation.pairs import accuracy, margin, pair_evidence
-from penchant.evaluation.samples import sample_evidence
+from penchant.evaluation.samples import said_of, sample_evidence
 from penchant.feedback.goals import Goals
 from penchant.feedback.records import Prompt, as_text
 from penchant.files import cache_folder, fingerprint, read_json, write_json
@@ -53,9 +55,14 @@ class Measure:
         goals: Goals | None = None,
         preferred: Mapping[str, str] | None = None,
         answers: Path | None = None,
+        guard: Judge | None = None,
+        pictured: Callable[[Any], str] | None = None,
     ) -> None:
-        """preferred: the data's own best answers, by prompt. answers: a folder that runs with one start keep its answers in."""
+        """preferred: the data's own best answers, by prompt. answers: a folder that runs with one start keep its answers in.
+        guard: judges besides, and nothing else is done with what it says. pictured: makes what a judge is shown a picture, as a
+        data:image/… URI; None where responses are texts."""
         self.anchors, self.objective, self.settings, self.judge, self.goals = anchors, objective, settings, judge, goals
+        self.guard, self.pictured = guard, pictured
         self.preferred, self.answers = preferred or {}, answers
         self._stores: dict[int, dict[str, Store]] = {}
         self._at_start: dict[str, str] = {}
@@ -73,7 +80,8 @@ class Measure:
     def line(self, rows: Encoded, title: str) -> dict[str, float]:
         """What is followed of held-out pairs during a run, with the monitors' numbers of chosen and rejected."""
         speaks = self._head == "lm"
-        batch = self._batch(rows, title, WATCHED.values if speaks else frozenset())
+        texts = speaks and self.pictured is None
+        batch = self._batch(rows, title, WATCHED.values if texts else frozenset())
         assert isinstance(batch, Pairs)
         found = self._pairs(rows, batch)
         right = accuracy(found)
@@ -88,7 +96,7 @@ class Measure:
         watched = {
             f"{name}/{side}": x
             for side, y in (("chosen", batch.w), ("rejected", batch.l))
-            for name, x in WATCHED(y).items()
+            for name, x in (WATCHED(y).items() if texts else ())
         }
         return {
             **line,
@@ -99,8 +107,8 @@ class Measure:
 
     def variety(self, contexts: Sequence[Context]) -> dict[str, float]:
         """How different the policy's answers to different prompts are, one to each, with the same seed at every call; empty
-        without prompts."""
-        return across(self._answered(contexts, 1).texts) if contexts else {}
+        without prompts, and of responses that are no texts."""
+        return across(self._answered(contexts, 1).texts) if contexts and self.pictured is None else {}
 
     def _answered(self, contexts: Sequence[Context], count: int) -> Samples:
         scorer, settings = self.anchors.scorer, self.settings
@@ -120,6 +128,8 @@ class Measure:
         assert isinstance(batch, Pairs)
         seen: dict[bytes, int] = {}
         groups = [seen.setdefault(c.numpy().tobytes(), len(seen)) for c in rows.contexts]
+        if self.settings.split == "row":  # the prompts are those trained on: what is new is each row
+            groups = list(range(len(rows)))
         return pair_evidence(self.objective, [batch], rows.numbers, groups, rows.lengths)
 
     def lists(self, rows: Encoded | None, title: str) -> ListEvidence | None:
@@ -175,7 +185,7 @@ class Measure:
         """By content: what the start is asked, how, and who judges it."""
         settings = self.settings
         how = (settings.sample_count, settings.limit, settings.temperature, settings.top_p, settings.seed, settings.goals)
-        who = None if self.judge is None else self.judge.name
+        who = [None if x is None else x.name for x in (self.judge, self.guard)]
         asked = [[context.prompt, context.annotator, self.preferred.get(WinAgainst.key(context))] for context in contexts]
         return fingerprint(json.dumps([how, who, asked]))
 
@@ -186,13 +196,19 @@ class Measure:
         # Both are scored here, in the run's own precision: a KL must not measure the difference of two number formats.
         mask = masks(samples.encoded.lengths)
         all_of = lambda score: self._all(samples.encoded, lambda some: [score(some)])[0]  # noqa: E731
-        ref = Scored(all_of(scorer.at_start), mask)
-        now = Scored(all_of(scorer.now), mask) if scorer.moved else ref
+        noisy = scorer.domain.noisy  # of log π that is itself an estimate in noise no KL can be told
+        ref = None if noisy else Scored(all_of(scorer.at_start), mask)
+        now = Scored(all_of(scorer.now), mask) if ref is None or scorer.moved else ref
         samples = replace(samples, logp=now)
         judgement = judged(judge, contexts, samples) if judge is not None else None
+        guarded = judged(self.guard, contexts, samples) if self.guard is not None else None
         self.anchors.progress("answering held-out prompts", 1, 1)
         prompts = [as_text(context.prompt) for context in contexts]
         found = sample_evidence(samples, ref, judgement, prompts, judge.name if judge is not None else None)
+        if self.guard is not None and guarded is not None:
+            found = replace(found, guard=said_of(guarded, samples.encoded.counts), guarded_by=self.guard.name)
+        if self.pictured is not None and settings.report_samples:
+            found = replace(found, shown=[[self.pictured(x) for x in row] for row in samples.seen])
         if judge is None or judgement is None:
             return found
         against = self._against_chosen(contexts, samples.texts, judgement)
@@ -255,14 +271,19 @@ class Measure:
         return out
 
 
-def reference_cache(model: str, precision: Precision, device: torch.device, path: ScoringPath) -> Path:
+def text_cache(model: str, precision: Precision, device: torch.device, path: ScoringPath) -> Path:
+    """The same of a language model. `model`: its fingerprint, which covers weights, tokenizer, template, options and the code that
+    makes ids. `path`: how it reads responses."""
+    code = (policy, paths, tree, blocks, merging, trunk, logits)
+    return reference_cache(model, precision, device, replace(path, said="").to_json(), code)
+
+
+def reference_cache(
+    model: str, precision: Precision, device: torch.device, how: Any, modules: Sequence[ModuleType]
+) -> Path:
     """Where log π of a model that stays as it is is kept: a folder named by everything it depends on but the rows, which are
-    named by their ids. `model`: its fingerprint, which covers weights, tokenizer, template, options and the code that makes
-    ids. `path`: how it reads responses."""
-    code = "".join(
-        Path(str(module.__file__)).read_text(encoding="utf-8")
-        for module in (policy, paths, tree, blocks, merging, trunk, logits)
-    )
+    named by their content. how: as JSON, whatever else of its settings it hangs on. modules: the code that computes it."""
+    code = "".join(Path(str(module.__file__)).read_text(encoding="utf-8") for module in modules)
     made = (
         __version__,
         torch.__version__,
@@ -270,6 +291,6 @@ def reference_cache(model: str, precision: Precision, device: torch.device, path
         device.type,
         precision.name,
         precision.matmul,
-        replace(path, said="").to_json(),
+        how,
     )
     return cache_folder() / "references" / fingerprint(model, code, json.dumps(made))

@@ -19,7 +19,7 @@ from penchant.engine.precision import Precision
 from penchant.engine.settings import Settings
 from penchant.engine.sources import Past
 from penchant.errors import Refusal
-from penchant.running.measure import reference_cache
+from penchant.running.measure import text_cache
 
 
 class Models:
@@ -91,7 +91,7 @@ class Models:
             return policy.requires_grad_(False)
 
         return [
-            Past(Path(name).name, reference_cache(identity, precision, device, paths[name]), partial(opened, name))
+            Past(Path(name).name, text_cache(identity, precision, device, paths[name]), partial(opened, name))
             for name, identity in identities.items()
         ]
 

@@ -4,7 +4,7 @@ side only."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -31,24 +31,31 @@ CONVERSIONS: tuple[tuple[Kind, Kind], ...] = (("pairs", "labelled"), ("lists", "
 
 
 def prepare(
-    data: Any, unseen: Any, domain: Domain, objective: Objective, settings: Settings, goals: Goals | None = None
+    data: Any,
+    unseen: Any,
+    domain: Domain,
+    objective: Objective,
+    settings: Settings,
+    goals: Goals | None = None,
+    opening: Callable[[Any], Source] | None = None,
 ) -> Prepared:
-    """Reads, splits and encodes. Rows to train on are put under goals, where there are any; held-out rows never are. Refuses
-    data that does not fit the objective, and a loss of rows over the allowed share."""
-    source = open_source(data, bad_rows=settings.bad_rows)
+    """Reads, splits and encodes. Rows to train on are put under goals, where there are any; held-out rows never are. opening:
+    checks rows whose responses are no texts. Refuses data that does not fit the objective, and a loss of rows over the allowed
+    share."""
+    reads = opening or (lambda rows: open_source(rows, bad_rows=settings.bad_rows))
+    source = reads(data)
     notes = list(source.notes)
     if unseen is None:
-        train, held = split(
-            source, held_share(settings.held_out), settings.seed if settings.split_seed is None else settings.split_seed
-        )
+        drawn_by = settings.seed if settings.split_seed is None else settings.split_seed
+        train, held = split(source, held_share(settings.held_out), drawn_by, settings.split)
         train_rows, held_rows = source.rows(train), list(source.rows(held))
         counts, unseen_fingerprint = {"train": len(train), "held_out": len(held)}, None
     else:
-        other = open_source(unseen, bad_rows=settings.bad_rows)
-        shared = set(source.prompt_keys) & set(other.prompt_keys)
-        if shared:
+        other = reads(unseen)
+        apart = [set(x.prompt_keys if settings.split == "prompt" else x.row_keys) for x in (source, other)]
+        if shared := apart[0] & apart[1]:
             raise Refusal(
-                f"{len(shared)} prompts of the unseen rows {other.name!r} are also in {source.name!r}; remove them."
+                f"{len(shared)} {settings.split}s of the unseen rows {other.name!r} are also in {source.name!r}; remove them."
             )
         train_rows, held_rows = iter(source), list(other)
         counts, unseen_fingerprint = {"train": len(source), "held_out": len(other)}, other.fingerprint
@@ -103,9 +110,15 @@ def prepare(
         **({"annotators": people} if people else {}),
     }
     speaks = objective.needs.head == "lm"  # a reward model answers nothing
-    held_prompts = tuple(contexts_of(held_rows))[: settings.sample_prompts] if speaks else ()
-    factors = None if held_pairs is None else factors_of(held_rows, held_pairs.numbers)
-    preferred = preferred_answers(held_rows)
+    asked = (
+        contexts_of(held_rows)
+        if settings.split == "prompt"
+        else [Context(row.prompt, row.annotator, row.extra) for row in held_rows]
+    )
+    held_prompts = tuple(asked)[: settings.sample_prompts] if speaks else ()
+    texts = opening is None  # nothing can be counted of other responses' names
+    factors = factors_of(held_rows, held_pairs.numbers) if texts and held_pairs is not None else None
+    preferred = preferred_answers(held_rows) if texts else {}
     return Prepared(encoded, prompts, held_pairs, factors, held_lists, held_prompts, preferred, about, tuple(notes))
 
 

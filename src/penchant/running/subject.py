@@ -11,11 +11,14 @@ from typing import Any, Protocol
 
 import torch
 
-from penchant.domains.base import Domain, Encoded
+from penchant.domains.base import Domain, Encoded, Samples
 from penchant.engine.precision import Precision
 from penchant.engine.sources import Anchors, Past, Scorer
 from penchant.engine.spread import Spread
+from penchant.feedback.records import Prompt
 from penchant.rewards.base import Comparer, Context, Judge
+from penchant.rewards.naming import Named
+from penchant.rollouts.round import Agreement
 from penchant.running.measure import Measure
 
 
@@ -104,12 +107,20 @@ class Subject(Protocol):
         """The saved models that the policy is held against besides its reference."""
         ...
 
-    def judge(self, scorer: Scorer) -> Judge | Comparer | None:
+    def judge(self, scorer: Scorer, named: Named | None) -> Judge | Comparer | None:
         """Who judges samples, made ready; None where nobody does."""
         ...
 
-    def measure(self, anchors: Anchors, judge: Judge | Comparer | None, loaded: Any, prepared: Prepared) -> Measure:
+    def measure(
+        self, anchors: Anchors, judge: Judge | Comparer | None, guard: Judge | None, loaded: Any, prepared: Prepared
+    ) -> Measure:
         """What measures the policy before, on the way and after."""
+        ...
+
+    def drawing(
+        self, scorer: Scorer, folder: Path
+    ) -> Callable[[Sequence[Prompt], int], tuple[Samples, Agreement | None]] | None:
+        """Who draws the samples of prompts by a seed, and leaves in the run's folder what a person can look at; None for texts."""
         ...
 
     def leave(self, loaded: Any, draft: Path) -> None:

@@ -26,9 +26,9 @@ from penchant.rewards.base import Comparer, Judge
 from penchant.rewards.naming import Named
 from penchant.running import choices
 from penchant.running.ceiling import budget
-from penchant.running.consistent import splits
+from penchant.running.consistent import PICTURES, only, splits
 from penchant.running.judging import ready
-from penchant.running.measure import Measure, reference_cache
+from penchant.running.measure import Measure, text_cache
 from penchant.running.models import Models
 from penchant.running.prepare import prepare
 from penchant.running.subject import Prepared
@@ -47,7 +47,8 @@ class Texts:
         answers: Path | None = None,
     ) -> None:
         """named: the judge as it was asked for. answers: a folder in which runs that begin alike keep what their start answers."""
-        self.name, self.objective, self.settings, self.named, self.answers = name, objective, settings, named, answers
+        self.name, self.objective, self.settings, self.answers = name, objective, settings, answers
+        only(settings, PICTURES, "a language model")
         self.models = Models(name, settings, spread.place, objective.needs.head)
         self._past: dict[str, str] = {}
         if spread.mesh is not None:
@@ -107,7 +108,7 @@ class Texts:
         return reference_of(loaded.policy)
 
     def cache(self, loaded: Loaded, precision: Precision, device: torch.device) -> Path:
-        return reference_cache(loaded.source["fingerprint"], precision, device, loaded.policy.scoring_path)
+        return text_cache(loaded.source["fingerprint"], precision, device, loaded.policy.scoring_path)
 
     def history(
         self, chosen: Mapping[str, Any], loaded: Loaded, precision: Precision, device: torch.device
@@ -115,12 +116,19 @@ class Texts:
         reads = {name: ScoringPath(**chosen["history"][name]) for name in self._past}
         return self.models.history(self._past, reads, loaded, precision, device)
 
-    def judge(self, scorer: Scorer) -> Judge | Comparer | None:
-        return ready(self.named, scorer, self.settings)
+    def judge(self, scorer: Scorer, named: Named | None) -> Judge | Comparer | None:
+        return ready(named, scorer, self.settings)
 
-    def measure(self, anchors: Anchors, judge: Judge | Comparer | None, loaded: Loaded, prepared: Prepared) -> Measure:
+    def measure(
+        self, anchors: Anchors, judge: Judge | Comparer | None, guard: Judge | None, loaded: Loaded, prepared: Prepared
+    ) -> Measure:
         answers = None if self.answers is None else self.answers / anchors.cache.name
-        return Measure(anchors, self.objective, self.settings, judge, self._goals(loaded), prepared.preferred, answers)
+        asked = self.objective, self.settings, judge, self._goals(loaded)
+        return Measure(anchors, *asked, prepared.preferred, answers, guard)
+
+    def drawing(self, scorer: Scorer, folder: Path) -> None:
+        """As the settings say: the model itself, or a server."""
+        return None
 
     def leave(self, loaded: Loaded, draft: Path) -> None:
         """The goals it was trained towards; of a reward model, how it is to be read."""

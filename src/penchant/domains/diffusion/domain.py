@@ -15,7 +15,7 @@ from penchant.domains.base import Cost, Encoded, Samples, Want
 from penchant.domains.columns import BATCHES, columns_of
 from penchant.domains.diffusion.noise import Weighting, drawn, weighting_of
 from penchant.domains.diffusion.policy import DiffusionPolicy, unwrap
-from penchant.domains.diffusion.reading import pixels_of
+from penchant.domains.diffusion.reading import image_of, pixels_of
 from penchant.domains.diffusion.sampling import SAMPLERS, Sampler, draw
 from penchant.errors import Refusal
 from penchant.feedback.records import Accounting, Problem, Prompt, Row, as_text
@@ -221,7 +221,7 @@ class Pictures:
     def sample(
         self,
         policy: nn.Module,
-        contexts: Sequence[Tensor],
+        contexts: Sequence[Prompt | Tensor],
         *,
         count: int = 1,
         limit: int = 1,
@@ -231,30 +231,34 @@ class Pictures:
         scored: bool = True,
         sampler: Sampler | None = None,
     ) -> Samples:
-        """`count` pictures to each context, drawn by the model's own scheduler. limit: of a response's steps, of which a picture
-        has one. sampler: how it draws; left out, as the domain does. A sample's text is its content's name. `scored`: by the
-        surrogate, in noise of `seed`. Raises Refusal for a temperature or top_p other than 1."""
+        """`count` pictures to each prompt (or its ids), drawn by the model's own scheduler. limit: of a response's steps, of which
+        a picture has one. sampler: how it draws; left out, as the domain does. A sample's text is the name of a file by content,
+        what is shown of it a PIL image. `scored`: by the surrogate, in noise of `seed`. Raises Refusal for a temperature or
+        top_p other than 1."""
         for name, value in (("temperature", temperature), ("top_p", top_p)):
             if value != 1.0:
                 raise Refusal(f"{name}={value}: pictures are drawn at 1 alone; guidance is the sampler's.")
         if limit < 1:
             raise Refusal(f"limit={limit}: a picture is one step.")
         inner = unwrap(policy)
-        found = draw(inner, contexts, count, sampler or self.sampler, seed)
-        rows = tuple(tuple(some.split(1)) for some in found.split(count)) if len(found) else ((),) * len(contexts)
+        asked = tuple(x if isinstance(x, Tensor) else self.context(x)[0] for x in contexts)
+        found = draw(inner, asked, count, sampler or self.sampler, seed)
+        rows = tuple(tuple(some.split(1)) for some in found.split(count)) if len(found) else ((),) * len(asked)
         unknown = torch.full((len(found),), torch.nan)
         encoded = Encoded(
             data=Rollouts,
-            contexts=tuple(contexts),
+            contexts=asked,
             responses=rows,
-            numbers=tuple(range(1, len(contexts) + 1)),
+            numbers=tuple(range(1, len(asked) + 1)),
             columns={"reward": unknown, "advantage": unknown.clone()},
-            accounting=Accounting(read=len(contexts), kept=len(contexts)),
+            accounting=Accounting(read=len(asked), kept=len(asked)),
         )
-        texts = tuple(tuple(f"sample#{fingerprint(x.numpy().tobytes())[:16]}" for x in row) for row in rows)
+        texts = tuple(tuple(f"samples/{fingerprint(x.numpy().tobytes())[:16]}.png" for x in row) for row in rows)
+        images = iter([image_of(x) for x in self.pixels(found)] if len(found) else ())
+        shown = tuple(tuple(next(images) for _ in row) for row in rows)
         with torch.no_grad():
             logp = self.score(policy, encoded, Want(seed=seed)) if scored else None
-        return Samples(encoded, texts, tuple((True,) * len(row) for row in rows), logp)
+        return Samples(encoded, texts, tuple((True,) * len(row) for row in rows), logp, shown=shown)
 
     # --- the same pictures otherwise
 

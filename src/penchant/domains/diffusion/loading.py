@@ -30,6 +30,8 @@ from penchant.domains.diffusion.policy import PICTURES, DiffusionPolicy
 from penchant.errors import Refusal
 from penchant.words import brief
 
+DEMO = "diffusion-demo"
+"""The small model of classes that is trained here, in demo.py."""
 Kind = Literal["sd", "sdxl", "sd3", "flux", "pixels"]
 KINDS: dict[str, Kind] = {
     "StableDiffusionPipeline": "sd",
@@ -52,10 +54,15 @@ class Adapter:
 
 
 def load(name: str, *, adapter: Adapter | None = None, size: int | None = None) -> tuple[DiffusionPolicy, Kind]:
-    """The policy behind a folder or a hub id, and its kind. name: a pipeline of Stable Diffusion 1.5, XL or 3, of FLUX, or a folder
-    that a run on a model of classes left. size: pixels of a side, where it is not to be the model's own. Weights are read from
-    safetensors alone, and no code that comes with a model is run. Raises Refusal for other models and without `diffusers`."""
+    """The policy behind a folder or a hub id, and its kind. name: a pipeline of Stable Diffusion 1.5, XL or 3, of FLUX, a folder
+    that a run on a model of classes left, or diffusion-demo. size: pixels of a side, where it is not to be the model's own.
+    Weights are read from safetensors alone, and no code that comes with a model is run. Raises Refusal for other models and
+    without `diffusers`."""
     diffusers = the_library()
+    if name == DEMO:
+        from penchant.domains.diffusion import demo  # which loads what it has made by this module
+
+        name = str(demo.folder())
     folder = Path(name)
     if (folder / PICTURES).is_file():
         return of_folder(folder, adapter), "pixels"

@@ -4,7 +4,7 @@ wrapper sees every use of it. It saves itself in the format of `diffusers`; it k
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -170,10 +170,14 @@ class DiffusionPolicy(Trained):
 
     # --- what is kept
 
-    def save(self, folder: Path) -> None:
+    def tensors(self, keep: bool = True) -> dict[str, Tensor] | None:
+        """None: nothing is split over processes, so the model itself has all tensors."""
+        return None
+
+    def save(self, folder: Path, tensors: Mapping[str, Tensor] | None = None) -> None:
         """The model as `diffusers` reads it, in safetensors: the whole pipeline; of an adapter the LoRA weights alone, for
         `load_lora_weights`. A model without a pipeline leaves `unet`, `scheduler` and its classes; its adapter is one of
-        `peft`. Not atomic by itself: give it a draft folder."""
+        `peft`. Not atomic by itself: give it a draft folder. tensors: what `tensors` gave."""
         folder.mkdir(parents=True, exist_ok=True)
         model: Any = self.model
         if self.pipeline is not None and self.reference is None:
