@@ -10,15 +10,12 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from diffusers.models.unets.unet_2d import UNet2DModel
-from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
-from sklearn.datasets import load_digits
 from sklearn.svm import SVC
 from torch import Tensor
 
 from penchant.domains.base import Encoded
+from penchant.domains.diffusion import demo
 from penchant.domains.diffusion.domain import Pictures
-from penchant.domains.diffusion.loading import of_classes_model
 from penchant.domains.diffusion.policy import DiffusionPolicy
 from penchant.domains.diffusion.sampling import Sampler, draw
 from penchant.engine.batching import steps as plan_steps
@@ -35,8 +32,8 @@ BATCH = 32
 
 def digits() -> tuple[Tensor, Tensor]:
     """Real digits, float32 [1797, 1, 8, 8] in [−1, 1], and what they are."""
-    found: Any = load_digits()
-    return torch.tensor(found.images, dtype=torch.float32)[:, None] / 8 - 1, torch.tensor(found.target)
+    real = demo.digits()
+    return real.pixels, real.labels
 
 
 @cache
@@ -55,27 +52,7 @@ def brightness(x: Tensor) -> Tensor:
 
 def started(seed: int, steps: int) -> DiffusionPolicy:
     """A flow model of digits, told which, trained for so many steps of 64."""
-    torch.manual_seed(seed)
-    network = UNet2DModel(
-        sample_size=SIDE, in_channels=1, out_channels=1, layers_per_block=1, block_out_channels=(32, 64),
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-        norm_num_groups=8, attention_head_dim=16, num_class_embeds=CLASSES,
-    )  # fmt: skip
-    policy = of_classes_model(network, FlowMatchEulerDiscreteScheduler(), [str(i) for i in range(CLASSES)])
-    pixels, labels = digits()
-    optimiser = torch.optim.AdamW(policy.model.parameters(), lr=1e-3)
-    make = torch.Generator().manual_seed(seed)
-    for step in range(steps):
-        for group in optimiser.param_groups:
-            group["lr"] = 1e-3 * (1 - step / steps)
-        some = torch.randint(len(pixels), (64,), generator=make)
-        u = torch.randn(64, 1, generator=make, dtype=torch.float64).sigmoid()
-        noise = torch.randn(64, 1, 1, SIDE, SIDE, generator=make)
-        error = policy(labels[some][:, None], pixels[some], u, noise)["error"].mean()
-        optimiser.zero_grad()
-        error.backward()
-        optimiser.step()
-    return policy
+    return demo.trained(demo.digits(), seed, steps)
 
 
 def drawn(policy: DiffusionPolicy, each: int, seed: int) -> tuple[Tensor, Tensor]:

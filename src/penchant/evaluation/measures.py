@@ -125,6 +125,11 @@ def _kl(found: SampleEvidence) -> Values | None:
     return None if found.kl is None else samples.per_prompt(found.kl)
 
 
+def _lengths(found: SampleEvidence) -> Values | None:
+    """None of responses that are one step each, as pictures are."""
+    return samples.per_prompt_lengths(found) if found.shown is None or max(map(max, found.lengths), default=1) > 1 else None
+
+
 def _cut(found: SampleEvidence) -> Values:
     return [1 - ended for ended in samples.stopped_by_prompt(found)]
 
@@ -204,8 +209,8 @@ MEASURES = (
         "length",
         "tokens",
         0,
-        _on_samples(samples.per_prompt_lengths),
-        _on_samples(samples.per_prompt_lengths, before=True),
+        _on_samples(_lengths),
+        _on_samples(_lengths, before=True),
         "Tokens of a sampled answer; one that was cut counts as far as it came.",
     ),
     Measure(

@@ -71,6 +71,7 @@ class Drawn:
             raise Refusal(
                 "a model of pictures is not split over processes: launch without FSDP, or train an adapter (--lora)."
             )
+        self._device = spread.accelerator.device
         self._fingerprint: str | None = None
         self._galleries: list[Gallery] = []
 
@@ -91,6 +92,7 @@ class Drawn:
                 "its files back; the same command then goes on."
             )
         self._fingerprint = made
+        model.to(self._device)
         usual = SAMPLERS[kind]
         view = Pictures(
             model,

@@ -44,8 +44,7 @@ class RealPictures:
 
 
 def real_pictures() -> RealPictures:
-    """Fashion-MNIST (Xiao et al. 2017, MIT licence) as 16×16 by means of areas, where its files are; else scikit-learn's digits
-    (8×8, from the UCI repository)."""
+    """Fashion-MNIST (Xiao et al. 2017, MIT licence) as 16×16 by means of areas, where its files are; else the digits."""
     said = os.environ.get(PLACE)
     folder = FASHION if said is None else Path(said)
     if said != "" and (folder / "train-images-idx3-ubyte.gz").is_file():
@@ -55,6 +54,11 @@ def real_pictures() -> RealPictures:
         return RealPictures("Fashion-MNIST", GARMENTS, small, labels)
     if said:
         raise Refusal(f"{PLACE}={said!r}: there is no train-images-idx3-ubyte.gz in it; leave it out, or name its folder.")
+    return digits()
+
+
+def digits() -> RealPictures:
+    """Scikit-learn's handwritten digits (8×8, from the UCI repository)."""
     from sklearn.datasets import load_digits
 
     found: Any = load_digits()
