@@ -245,7 +245,7 @@ def test_the_cache_of_reference_log_probs_knows_model_options_number_format_read
     from tiny import tiny_model
 
     def cache(model: str, precision: Precision, device: torch.device = CPU, path: str = "tree", said: str = "") -> Path:
-        return measure.reference_cache(model, precision, device, ScoringPath(path, "hidden", said=said))  # pyright: ignore
+        return measure.text_cache(model, precision, device, ScoringPath(path, "hidden", said=said))  # pyright: ignore
 
     loaded, fp32 = load(tiny_folder), Precision("fp32", "highest", {})
     key = cache(loaded.source["fingerprint"], fp32)
