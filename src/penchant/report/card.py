@@ -67,7 +67,7 @@ TASKS = {"text": "text-generation", "scores": "text-classification", "pictures":
 
 def library(evidence: RunEvidence) -> str:
     """Who loads the model."""
-    if evidence.makes == "policies":
+    if evidence.choices.get("domain") == "policies":
         return "penchant"
     if evidence.makes == "pictures":
         return "diffusers"
@@ -146,6 +146,8 @@ def use(evidence: RunEvidence) -> str:
     if evidence.speaks:
         return USE_ADAPTER if is_adapter(evidence) else USE
     about = evidence.choices.get("model")
+    if evidence.makes == "policies":
+        return f"{HOW}\n\n{block(ACTS, 'python')}\n\n{PATH}"
     if evidence.makes == "pictures":
         return pictured(str(evidence.settings.get("model", "")), about, is_adapter(evidence))
     stop = about.get("stop") if isinstance(about, Mapping) else None
@@ -192,6 +194,14 @@ def pictured(name: str, about: Any, adapter: bool) -> str:
         ]
     return f"{HOW}\n\n{block(chr(10).join(lines), 'python')}\n\n{PATH}"
 
+
+ACTS = """\
+from penchant.domains.policy.domain import Behaviour
+from penchant.domains.policy.policy import load
+
+policy = load("PATH")
+samples = Behaviour(policy).sample(policy, [f"{policy.tasks[0]} seed 1"], limit=200, temperature=0.0)
+print(samples.shown[0][0].rewards.sum())"""
 
 PATH = "PATH is the folder this file lies in, or the model's name on the hub."
 

@@ -172,6 +172,18 @@ def step(evidence: RunEvidence) -> str:
     return STEPS.get(evidence.makes, "step")
 
 
+def legend(evidence: RunEvidence) -> str:
+    """How the pictures of samples are to be read."""
+    same = "The same prompts, the same noise: what stands on the right began where its neighbour on the left did."
+    if evidence.makes != "policies":
+        return same
+    return (
+        f"{same} Each is an episode's way through the two observed numbers that move most, growing darker: from the ring "
+        f"to the disc, "
+        "which is filled where the simulator said that the task was done."
+    )
+
+
 def where(evidence: RunEvidence) -> str:
     """What before and after were measured on."""
     if evidence.settings.get("split") == "row":

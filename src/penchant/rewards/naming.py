@@ -12,6 +12,7 @@ from typing import Any, cast
 from penchant.errors import Refusal, nearest
 from penchant.rewards.asking import Asking
 from penchant.rewards.base import Comparer, Judge
+from penchant.rewards.behaviour import Gentle, Return, Success
 from penchant.rewards.endpoint import WORD, EndpointComparer, EndpointJudge, read_endpoint
 from penchant.rewards.function import FunctionJudge, Single
 from penchant.rewards.pictures import Compressible, Ink, Recognised
@@ -24,7 +25,8 @@ Named = Judge | Comparer | Asking | RewardModel
 """What a name may stand for: a judge, a comparer, or one that is still to be given the model it asks."""
 JUDGES: dict[str, Callable[[], Judge | Asking]] = {"vader": Vader, "rules": LengthRepetition, "self": Asking}
 JUDGES |= {"ink": Ink, "compressible": Compressible, "recognised": Recognised}
-"""The judges known by a word; "self" is the model that the run starts from; the last three judge pictures."""
+JUDGES |= {"return": Return, "success": Success, "gentle": Gentle}
+"""The judges known by a word; "self" is the model that the run starts from; then come three of pictures and three of behaviour."""
 READERS = (Asking, RewardModel, Vader, LengthRepetition, EndpointJudge, EndpointComparer)
 """Those that read texts and nothing else."""
 MODEL = "model:"

@@ -17,23 +17,13 @@ from penchant.running.judging import paired_by
 
 PICTURES = ("kappa", "paper_beta", "weighting", "denoising_steps", "guidance", "size")
 """Settings that say something of pictures alone."""
-TEXTS = (
-    *(
-        "train",
-        "history",
-        "revision",
-        "allow_bin",
-        "template",
-        "max_length",
-        "too_long",
-        "goals",
-        "limit",
-        "temperature",
-        "top_p",
-    ),
-    *("engine", "server", "max_memory"),
-)
-"""Settings that say something of texts alone, in this order."""
+TEXTS = ("train", "history", "revision", "allow_bin", "template", "max_length", "too_long", "goals")
+TEXTS += ("engine", "server", "max_memory")
+"""Settings that say something of texts alone."""
+DRAWN = ("limit", "temperature", "top_p")
+"""Settings of responses that are drawn step by step."""
+ADAPTED = ("lora", "lora_alpha", "lora_targets")
+"""Settings of adapters."""
 
 
 def only(settings: Settings, others: Collection[str], what: str) -> None:

@@ -14,11 +14,27 @@ from penchant.domains.diffusion.networks import Classes
 from penchant.domains.diffusion.policy import DiffusionPolicy
 from penchant.domains.diffusion.reading import image_of
 from penchant.domains.diffusion.sampling import SAMPLERS, draw
+from penchant.domains.policy.policy import DEMO as ACTING_DEMO
 from penchant.errors import Refusal
 from penchant.files import cache_folder, fingerprint, whole_folder
 
 PAIRS = 400
 """Pairs of pictures, as many of each class."""
+
+
+STARTS = 96
+"""Starts of the task that the packaged policy can be asked for."""
+
+
+def behaviour(name: str) -> list[dict[str, str]]:
+    """Prompts of the packaged policy: its task from different starts. name: the model that is to learn from them."""
+    if name != ACTING_DEMO:
+        raise Refusal(
+            f"the data {ACTING_DEMO!r} are starts of the task of {ACTING_DEMO!r}; {name!r} learns from data of its own."
+        )
+    from penchant.domains.policy.demo import TASK
+
+    return [{"prompt": f"{TASK} seed {k}"} for k in range(1000, 1000 + STARTS)]
 
 
 def pictures(policy: DiffusionPolicy, name: str) -> Path:

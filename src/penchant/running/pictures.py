@@ -34,7 +34,7 @@ from penchant.objectives.diffusion_kto import DiffusionKTO
 from penchant.rewards.base import Comparer, Judge
 from penchant.rewards.naming import READERS, Named
 from penchant.running import choices
-from penchant.running.consistent import TEXTS, only
+from penchant.running.consistent import DRAWN, TEXTS, only
 from penchant.running.demos import pictures as demo_pictures
 from penchant.running.measure import Measure, reference_cache
 from penchant.running.prepare import prepare
@@ -62,7 +62,7 @@ class Drawn:
 
     def __init__(self, name: str, objective: Objective, settings: Settings, spread: Spread) -> None:
         self.name, self.objective, self.settings = name, objective, settings
-        only(settings, TEXTS, "a model of pictures")
+        only(settings, (*TEXTS, *DRAWN), "a model of pictures")
         if settings.kappa is not None and settings.paper_beta is not None:
             raise Refusal("kappa and paper_beta say the same in two scales; leave one of them out.")
         if objective.needs.head != "lm":

@@ -1,4 +1,5 @@
-"""Which kind of thing a model's name stands for: a language model, a model of pictures. Nothing of it is loaded here."""
+"""Which kind of thing a model's name stands for: a language model, a model of pictures, a policy of an agent. Nothing of it is
+loaded here."""
 
 from __future__ import annotations
 
@@ -6,11 +7,14 @@ from pathlib import Path
 
 from penchant.domains.diffusion.loading import DEMO
 from penchant.domains.diffusion.policy import PICTURES
+from penchant.domains.policy.policy import DEMO as ACTING_DEMO
+from penchant.domains.policy.policy import POLICY
 from penchant.engine.settings import Settings
 from penchant.engine.spread import Spread
 from penchant.objectives.base import Objective
 from penchant.rewards.naming import Named
 from penchant.running.pictures import Drawn
+from penchant.running.policies import Acting
 from penchant.running.subject import Subject
 from penchant.running.texts import Texts
 
@@ -30,6 +34,8 @@ def subject_of(
     keep what their start answers, where these are texts."""
     if name == DEMO or is_pictured(name, settings.revision):
         return Drawn(name, objective, settings, spread)
+    if name == ACTING_DEMO or (Path(name) / POLICY).is_file():
+        return Acting(name, objective, settings, spread)
     return Texts(name, objective, settings, named, spread, answers)
 
 

@@ -20,6 +20,8 @@ from penchant.errors import Refusal
 from penchant.files import read_json, write_json
 from penchant.words import brief
 
+DEMO = "policy-demo"
+"""The small policy that is trained here, in demo.py."""
 POLICY, WEIGHTS, FORMAT = "policy.json", "policy.safetensors", "penchant policy 1"
 """The files of a saved policy."""
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU, "leaky-relu": nn.LeakyReLU}
@@ -180,7 +182,11 @@ def built(
 
 
 def load(name: str) -> ControlPolicy:
-    """The policy that `ControlPolicy.save` left in a folder. Raises Refusal for anything else."""
+    """The policy that `ControlPolicy.save` left in a folder, or policy-demo. Raises Refusal for anything else."""
+    if name == DEMO:
+        from penchant.domains.policy import demo  # which saves what it has made by this module
+
+        name = str(demo.folder())
     folder = Path(name)
     if not (folder / POLICY).is_file():
         raise Refusal(f"{brief(name)} holds no {POLICY}, so it is no policy that is known here.")
