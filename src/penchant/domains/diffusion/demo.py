@@ -101,9 +101,11 @@ def trained(real: RealPictures, seed: int = 0, steps: int = STEPS) -> DiffusionP
         for group in optimiser.param_groups:
             group["lr"] = RATE * (1 - step / steps)
         some = torch.randint(len(real.pixels), (BATCH,), generator=make)
-        u = torch.randn(BATCH, 1, generator=make, dtype=torch.float64).sigmoid()  # logit-normal, as flow models are trained
-        noise = torch.randn(BATCH, 1, *real.pixels.shape[1:], generator=make)
-        error = policy(real.labels[some][:, None], real.pixels[some], u, noise)["error"].mean()
+        # logit-normal, as flow models are trained
+        level = policy.process.level(torch.randn(BATCH, generator=make, dtype=torch.float64).sigmoid())
+        x0, noise = real.pixels[some], torch.randn(BATCH, *real.pixels.shape[1:], generator=make)
+        target = policy.process.target(x0, noise, level)
+        error = policy(real.labels[some][:, None], level.noised(x0, noise), target, level)["error"].mean()
         optimiser.zero_grad()
         error.backward()
         optimiser.step()

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from penchant.domains.base import Cost, Encoded, Samples, Want
 from penchant.domains.columns import BATCHES, columns_of
-from penchant.domains.diffusion.noise import Weighting, drawn, weighting_of
+from penchant.domains.diffusion.drawing import NoiseSource, shared_noise
+from penchant.domains.diffusion.noise import Weighting, weighting_of
 from penchant.domains.diffusion.policy import DiffusionPolicy, unwrap
 from penchant.domains.diffusion.reading import image_of, pixels_of
 from penchant.domains.diffusion.sampling import SAMPLERS, Sampler, draw
@@ -64,17 +65,19 @@ class Pictures:
         *,
         kappa: float = KAPPA["pixels"],
         weighting: str | Weighting = "none",
+        noise: NoiseSource = shared_noise,
         opened: Callable[[str], Image] | None = None,
         sampler: Sampler = SAMPLERS["pixels"],
         at_once: int = 8,
     ) -> None:
         """policy: by whose text encoders' tokenizers and autoencoder rows are encoded, now and later. weighting: how the error
-        counts at each level (`weighting_of`). opened: gives the picture behind a name in a row, as `Gallery.open` does. sampler:
+        counts at each level (`weighting_of`). noise: where levels and noise come from; left out, drawn at random and shared by a
+        row's pictures. opened: gives the picture behind a name in a row, as `Gallery.open` does. sampler:
         how pictures are drawn (SAMPLERS by kind of model). at_once: pictures that the autoencoder reads together."""
         if not (math.isfinite(kappa) and kappa > 0):
             raise Refusal(f"kappa={kappa}: it must be finite and above 0.")
         self.kappa, self.weighting, self.opened, self.at_once = kappa, weighting_of(weighting), opened, at_once
-        self.sampler = sampler
+        self.sampler, self.noise = sampler, noise
         self.conditioner, self.autoencoder, self.shape = policy.conditioner, policy.autoencoder, policy.shape
 
     # --- encode
@@ -199,11 +202,12 @@ class Pictures:
         for number, (_, y) in zip(encoded.response_numbers, flat, strict=True):
             if y.shape != (1, *self.shape):
                 raise Refusal(f"row {number}: a picture {list(y.shape)}, but this model's are {[1, *self.shape]}.")
-        u, noise = drawn(inner.process.density, self.shape, want.seed or 0, encoded.numbers, want.draws)
-        of = torch.repeat_interleave(torch.arange(len(encoded)), torch.tensor(encoded.counts))
-        contexts, pictures = torch.stack([x for x, _ in flat]), torch.cat([y for _, y in flat])
-        errors = policy(contexts, pictures, u[of], noise[of], "ref" in want.values)
-        level = inner.process.level(u[of].flatten())
+        contexts = torch.stack([x for x, _ in flat]).repeat_interleave(want.draws, 0)
+        x0 = torch.cat([y for _, y in flat]).repeat_interleave(want.draws, 0).to(inner.device, inner.wide)
+        level, noise = self.noise(inner, encoded, contexts, x0, want)
+        x, target = level.noised(x0, noise), inner.process.target(x0, noise, level)
+        given = policy(contexts, x, target, level, "ref" in want.values)
+        errors = {name: some.view(len(flat), want.draws) for name, some in given.items()}
         weight = self.weighting(inner.process, level).view(len(flat), -1).to(errors["error"])
         said = {name: (-self.kappa * weight * x).mean(1, keepdim=True) for name, x in errors.items()}
         values = {"ref": said.get("ref"), "error": errors["error"].mean(1, keepdim=True)}

@@ -74,37 +74,36 @@ class DiffusionPolicy(Trained):
         self.training = mode
         return self
 
+    @property
+    def wide(self) -> torch.dtype:
+        """What errors are computed in: float32, or float64 for a denoiser in float64."""
+        return torch.float64 if self.dtype == torch.float64 else torch.float32
+
     def forward(
         self,
         contexts: Int[Tensor, "n tokens"],
-        pictures: Float[Tensor, "n channels height width"],
-        u: Float[Tensor, "n draws"],
-        noise: Float[Tensor, "n draws channels height width"],
+        x: Float[Tensor, "n channels height width"],
+        target: Float[Tensor, "n channels height width"],
+        level: Level,
         reference: bool = False,
     ) -> dict[str, Tensor]:
-        """`error` [n, draws]: the squared error of what the network predicts, its MEAN over channels, height and width, of every
-        picture in every draw of noise, float32 (float64 for a model in float64). With `reference`, `ref` is the reference's in
-        the same noise, without gradient. Conditional prediction only: there is no guidance in it."""
-        n, draws = u.shape
-        wide = torch.float64 if self.dtype == torch.float64 else torch.float32
-        x0 = pictures.to(self.device, wide).repeat_interleave(draws, 0)
-        eps = noise.to(self.device, wide).flatten(0, 1)
-        level = self.process.level(u.to(self.device).flatten())
-        x, target = level.noised(x0, eps), self.process.target(x0, eps, level)
-        told = self.condition(contexts).take(torch.arange(n, device=self.device).repeat_interleave(draws))
-
-        def error() -> Tensor:
-            return ((self.predict(x, level, told).to(wide) - target) ** 2).mean((1, 2, 3)).view(n, draws)
-
-        out = {"error": error()}
+        """`error` [n]: the squared error of what the network gives at x against the target, its MEAN over channels, height and
+        width. With `reference`, `ref` is the reference's, without gradient, and `apart` the mean squared difference between what
+        the two give. Conditional prediction only: there is no guidance in it."""
+        x, target = x.to(self.device, self.wide), target.to(self.device, self.wide)
+        told = self.condition(contexts)
+        mean = lambda gap: (gap**2).mean((1, 2, 3))  # noqa: E731
+        given = self.predict(x, level, told).to(self.wide)
+        out = {"error": mean(given - target)}
         if reference:
             with self.reading_reference():
-                out["ref"] = error()
+                other = self.predict(x, level, told).to(self.wide)
+            out |= {"ref": mean(other - target), "apart": mean(given - other)}
         return out
 
     def predict(self, x: Tensor, level: Level, told: Condition) -> Tensor:
         """What the network gives at noisy pictures [n, C, H, W]."""
-        return self.network(self.model, x.to(self.dtype), level.time.to(self.dtype), told)
+        return self.network(self.model, x.to(self.dtype), level.time.to(self.device, self.dtype), told)
 
     def condition(self, contexts: Int[Tensor, "n tokens"]) -> Condition:
         """What the network is told of the prompts, without gradient; each different prompt is read once."""
