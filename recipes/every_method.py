@@ -146,7 +146,8 @@ def every(model: str, output: Path, only: tuple[str, ...] = (), steps: int = 20)
     output.mkdir(parents=True, exist_ok=True)
     found = []
     for name, cls in catalogue().items():
-        if not only or name in only:
+        learns = {Pairs, Labelled, Lists}.intersection(kinds_of(cls))  # what takes rollouts alone, no file holds
+        if learns and (not only or name in only):
             found.append(trained(example(cls), model, output, steps))
             print(found[-1], flush=True)
     return found

@@ -71,9 +71,8 @@ def example(objective: Objective, kind: Kind, rows: int = 4, seed: int = 0, **ho
         gain = torch.rand(len(group), generator=make, dtype=torch.float64)
         gain = torch.where(group == group.roll(1), gain, 1.0)  # the first of each list is as good as can be
         y = scored(1, len(group))
-        return (
-            Lists(y, group, gain, **columns) if kind is Lists else Rollouts(y, group, gain, gain - gain.mean(), **columns)
-        )
+        mean = torch.stack([gain[group == g].mean() for g in group])
+        return Lists(y, group, gain, **columns) if kind is Lists else Rollouts(y, group, gain, gain - mean, **columns)
     raise NotImplementedError(f"the laws do not make {kind.__name__} yet")
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 import twins
 import twins_coupled
 import twins_lists
-from penchant.objectives import Labelled, Lists, Objective, Pairs, Scored, catalogue, read
+from penchant.objectives import Labelled, Lists, Objective, Pairs, Rollouts, Scored, catalogue, read
 
 FOLDER = Path(__file__).with_name("golden")
 GOLDEN = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(FOLDER.glob("*.json"))}
@@ -54,14 +54,18 @@ def column(x: list[float]) -> Tensor:
     return torch.tensor(x, dtype=torch.float64 if any(isinstance(v, float) for v in x) else None)
 
 
-def batch_of(case: dict[str, Any]) -> Pairs | Labelled | Lists:
+def batch_of(case: dict[str, Any]) -> Pairs | Labelled | Lists | Rollouts:
     columns = {name: column(x) for name, x in case.get("columns", {}).items()}
     if "pairs" in case:
         return Pairs(scored([p["w"] for p in case["pairs"]]), scored([p["l"] for p in case["pairs"]]), **columns)
     if "lists" in case:
         group = torch.tensor([i for i, answers in enumerate(case["lists"]) for _ in answers])
         flat = [r for answers in case["lists"] for r in answers]
-        return Lists(scored(flat), group, torch.tensor([float(r["gain"]) for r in flat], dtype=torch.float64), **columns)
+        gain = torch.tensor([float(r["gain"]) for r in flat], dtype=torch.float64)
+        if "advantage" not in flat[0]:
+            return Lists(scored(flat), group, gain, **columns)
+        advantage = torch.tensor([float(r["advantage"]) for r in flat], dtype=torch.float64)
+        return Rollouts(scored(flat), group, gain, advantage, **columns)
     label = torch.tensor([r["label"] for r in case["responses"]])
     other = scored(case["mismatched"]).detach() if "mismatched" in case else None
     return Labelled(scored(case["responses"]), label, other, **columns)

@@ -9,7 +9,8 @@ from collections.abc import Collection
 from penchant.engine.settings import Settings
 from penchant.errors import Refusal
 from penchant.feedback.goals import Goals
-from penchant.objectives.base import Objective, weighs
+from penchant.objectives.base import Objective, kinds_of, weighs
+from penchant.objectives.scored import Rollouts
 from penchant.rewards.asking import Asking
 from penchant.rewards.naming import Named
 from penchant.rollouts.server import address
@@ -35,6 +36,11 @@ def only(settings: Settings, others: Collection[str], what: str) -> None:
 
 def consistent(objective: Objective, settings: Settings, judge: Named | None) -> None:
     """Refuses settings that contradict each other before anything is loaded."""
+    if set(kinds_of(objective)) == {Rollouts}:
+        raise Refusal(
+            f"{objective!r} learns from sampled responses with advantages, which neither a file nor a round of pairs has: sample "
+            "and judge in Python, and give penchant.rollouts.rollout_set(…) to penchant.engine.step.Step."
+        )
     if settings.rounds and judge is None:
         raise Refusal(f"rounds={settings.rounds} samples responses, and somebody must judge them: give --judge.")
     if settings.rounds:

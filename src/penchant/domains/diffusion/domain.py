@@ -183,12 +183,7 @@ class Pictures:
         gradient. A draw hangs on (want.seed, the row's number, its place), so all of a row's pictures and the reference meet the
         same. values: "ref", the reference's in the same noise; "error", the mean squared error as it is, with gradient. Raises
         Refusal where the reference is wanted of a policy that has none."""
-        if unknown := want.values - VALUES:
-            raise Refusal(f"the value {min(unknown)!r} is not known of pictures; valid are {', '.join(sorted(VALUES))}.")
-        if want.head != "lm":
-            raise Refusal(f"this policy has no head {want.head!r}; valid is 'lm'.")
-        if want.temperature != 1.0:
-            raise Refusal(f"temperature={want.temperature}: pictures are scored at temperature 1 alone.")
+        allowed(want, VALUES)
         inner = unwrap(policy)
         if "ref" in want.values and not inner.knows_reference:
             raise Refusal(
@@ -239,15 +234,19 @@ class Pictures:
         a picture has one. sampler: how it draws; left out, as the domain does. A sample's text is the name of a file by content,
         what is shown of it a PIL image. `scored`: by the surrogate, in noise of `seed`. Raises Refusal for a temperature or
         top_p other than 1."""
-        for name, value in (("temperature", temperature), ("top_p", top_p)):
-            if value != 1.0:
-                raise Refusal(f"{name}={value}: pictures are drawn at 1 alone; guidance is the sampler's.")
+        at_one(temperature, top_p)
         if limit < 1:
             raise Refusal(f"limit={limit}: a picture is one step.")
         inner = unwrap(policy)
         asked = tuple(x if isinstance(x, Tensor) else self.context(x)[0] for x in contexts)
         found = draw(inner, asked, count, sampler or self.sampler, seed)
         rows = tuple(tuple(some.split(1)) for some in found.split(count)) if len(found) else ((),) * len(asked)
+        made = self.as_samples(asked, rows, found)
+        with torch.no_grad():
+            return replace(made, logp=self.score(policy, made.encoded, Want(seed=seed))) if scored else made
+
+    def as_samples(self, asked: tuple[Tensor, ...], rows: tuple[tuple[Tensor, ...], ...], found: Tensor) -> Samples:
+        """Responses to each context with what is to be looked at: the pictures `found`, flat, in the model's own space."""
         unknown = torch.full((len(found),), torch.nan)
         encoded = Encoded(
             data=Rollouts,
@@ -257,12 +256,11 @@ class Pictures:
             columns={"reward": unknown, "advantage": unknown.clone()},
             accounting=Accounting(read=len(asked), kept=len(asked)),
         )
-        texts = tuple(tuple(f"samples/{fingerprint(x.numpy().tobytes())[:16]}.png" for x in row) for row in rows)
+        names = iter([f"samples/{fingerprint(x[None].numpy().tobytes())[:16]}.png" for x in found])
         images = iter([image_of(x) for x in self.pixels(found)] if len(found) else ())
+        texts = tuple(tuple(next(names) for _ in row) for row in rows)
         shown = tuple(tuple(next(images) for _ in row) for row in rows)
-        with torch.no_grad():
-            logp = self.score(policy, encoded, Want(seed=seed)) if scored else None
-        return Samples(encoded, texts, tuple((True,) * len(row) for row in rows), logp, shown=shown)
+        return Samples(encoded, texts, tuple((True,) * len(row) for row in rows), None, shown=shown)
 
     # --- the same pictures otherwise
 
@@ -275,6 +273,23 @@ class Pictures:
             columns={name: x for name, x in base.columns.items() if len(x) == len(base)},
             accounting=Accounting(read=len(base), kept=len(base)),
         )
+
+
+def allowed(want: Want, values: frozenset[str]) -> None:
+    """Refuses what cannot be wanted of a diffusion model's scoring."""
+    if unknown := want.values - values:
+        raise Refusal(f"the value {min(unknown)!r} is not known of pictures; valid are {', '.join(sorted(values))}.")
+    if want.head != "lm":
+        raise Refusal(f"this policy has no head {want.head!r}; valid is 'lm'.")
+    if want.temperature != 1.0:
+        raise Refusal(f"temperature={want.temperature}: pictures are scored at temperature 1 alone.")
+
+
+def at_one(temperature: float, top_p: float) -> None:
+    """Refuses sampling by another distribution than the model's own."""
+    for name, value in (("temperature", temperature), ("top_p", top_p)):
+        if value != 1.0:
+            raise Refusal(f"{name}={value}: pictures are drawn at 1 alone; guidance is the sampler's.")
 
 
 def _field(row: Row, i: int) -> str:

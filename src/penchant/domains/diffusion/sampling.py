@@ -63,7 +63,7 @@ def draw(
 
 
 def _together(policy: DiffusionPolicy, ids: Tensor, noise: Tensor, how: Sampler) -> Tensor:
-    scheduler, flows = _started(policy, how.steps)
+    scheduler, flows = started(policy, how.steps)
     told = policy.condition(ids)
     guided = how.guidance != 1 and not isinstance(policy.network, OfFlux)
     if guided:
@@ -81,7 +81,7 @@ def _together(policy: DiffusionPolicy, ids: Tensor, noise: Tensor, how: Sampler)
     return x.float().cpu()
 
 
-def _started(policy: DiffusionPolicy, steps: int) -> tuple[Any, bool]:
+def started(policy: DiffusionPolicy, steps: int) -> tuple[Any, bool]:
     """A copy of the policy's scheduler at its first step, and whether it is one of rectified flow. DDPM's own steps draw noise, so
     such a model is sampled by DDIM."""
     library, own = the_library(), policy.scheduler
