@@ -331,6 +331,10 @@ def test_what_was_written_is_read_again_and_a_file_that_changed_is_refused(tmp_p
         ({"observations": [[0.0], [1.0, 2.0]], "actions": [[0.0], [0.0]]}, "no array"),
         ({"observations": [[0.0]], "actions": [[0.0]], "reward": [1.0]}, "did you mean 'rewards'"),
         ({"observations": [[0.0]], "actions": [[0.0]]}, "those before have"),
+        ({"observations": 3, "actions": [[0.0]]}, "steps, observed"),
+        ({"observations": [[1e300]], "actions": [[0.0]]}, "finite"),
+        ("half.safetensors", "no safetensors file"),
+        ("minari:../../out/0", "minari:NAME/EPISODE|embodied"),
         (3, "a trajectory is"),
         ("minari:none/0", "no episode|embodied"),
         ("minari:none", "minari:NAME/EPISODE|embodied"),
@@ -344,6 +348,8 @@ def test_broken_trajectories_are_refused_by_their_row(given: Any, said: str, tmp
     save_file(
         {"observations": torch.full((2, 3), math.nan), "actions": torch.zeros(2, 2)}, tmp_path / "rows" / "nan.safetensors"
     )
+    half = {"observations": torch.zeros(2, 3, dtype=torch.bfloat16), "actions": torch.zeros(2, 2)}
+    save_file(half, tmp_path / "rows" / "half.safetensors")
     good = {"prompt": "walk", "chosen": "a.safetensors", "rejected": "a.safetensors[:2]"}
     with pytest.raises(DataRefusal, match=f"(?s)row 2, rejected.*({said})"):
         open_trajectories([good, {**good, "rejected": given}], root=tmp_path / "rows")
@@ -401,11 +407,10 @@ def test_rollouts_hang_on_seeds_alone_and_say_what_they_did():
     asked = [torch.tensor([0, -1]), torch.tensor([0, 5]), torch.tensor([0, 5])]
     sets = [Stage(lambda task: Point(), at_once).episodes(model, asked, 2, 20, seed=3) for at_once in (1, 4, 4)]
     for one, other in zip(sets[0], sets[1], strict=True):
-        assert len(one) == len(other)
-        np.testing.assert_allclose(one.observations, other.observations, atol=1e-5)
+        assert one.digest == other.digest
     assert [y.digest for y in sets[1]] == [y.digest for y in sets[2]]
     starts = [y.observations[0].tolist() for y in sets[0]]
-    assert starts[2] == starts[3] == starts[4] == starts[5] and starts[0] != starts[1]
+    assert starts[2] == starts[3] == starts[4] == starts[5] and starts[0] == starts[1] != starts[2]
     assert len({y.actions.tobytes() for y in sets[0]}) == 6
     for y in sets[0]:
         assert len(y) <= 20 and y.ended == bool(y.info["far"][-1]) and set(y.info) == {"far"} and y.final is not None

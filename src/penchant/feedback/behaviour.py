@@ -27,6 +27,7 @@ FIELDS = ("observations", "actions", "rewards", "final", "ended", "info")
 """What a trajectory in a row, or in a file, may hold; the first two it must."""
 MINARI = "minari:"
 """What stands before NAME/EPISODE of a local Minari data set."""
+EPISODE = re.compile(r"((?:[\w-]+/)*[\w-]+)/(\d+)", re.ASCII)
 SEGMENT = re.compile(r"(?s)(.*?)(?:\[(\d*):(\d*)\])?")
 
 
@@ -140,7 +141,7 @@ def of_file(file: Path) -> Trajectory:
         with safe_open(file, "np") as told:
             arrays = {name: told.get_tensor(name) for name in told.keys()}  # noqa: SIM118
             ended = (told.metadata() or {}).get("ended", "false")
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, TypeError, AttributeError) as error:  # the last two: number formats that numpy lacks
         raise Refusal(f"is no safetensors file that can be read ({plain(error, 80)}); write it anew.") from error
     info = {name.removeprefix("info."): x for name, x in arrays.items() if name.startswith("info.")}
     rest = {name: x for name, x in arrays.items() if not name.startswith("info.")}
@@ -162,9 +163,10 @@ def of_minari(place: str) -> Trajectory:
         import minari
     except ImportError:
         raise Refusal('names a Minari data set: pip install "penchant[embodied]".') from None
-    name, _, episode = place.removeprefix(MINARI).rpartition("/")
-    if not name or not episode.isdecimal():
+    named = EPISODE.fullmatch(place.removeprefix(MINARI))
+    if named is None:  # also of a name that would lead out of minari's own folder
         raise Refusal("must name a Minari episode as minari:NAME/EPISODE.")
+    name, episode = named.groups()
     try:
         data = minari.load_dataset(name, download=False)
         found = next(iter(data.iterate_episodes([int(episode)])))

@@ -39,8 +39,8 @@ class Trajectory:
             if given is not None:
                 object.__setattr__(self, name, _numbers(name, given))
         object.__setattr__(self, "info", {name: _numbers(f"info {name!r}", x) for name, x in self.info.items()})
-        steps = len(self.observations)
-        if self.observations.ndim != 2 or self.actions.ndim != 2 or len(self.actions) != steps or not steps:
+        steps = len(self.observations) if self.observations.ndim == 2 else 0
+        if self.actions.ndim != 2 or len(self.actions) != steps or not steps:
             raise Refusal(
                 f"observations {list(self.observations.shape)} and actions {list(self.actions.shape)}: they must be [steps, "
                 "observed] and [steps, acted] with as many steps, at least one."
@@ -87,7 +87,8 @@ def _numbers(name: str, given: Numbers) -> Numbers:
     x = np.asarray(given)
     if x.dtype.kind not in "fiub":
         raise Refusal(f"{name}: they are {x.dtype}; they must be numbers.")
-    x = x.astype(np.float32)
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused as that
+        x = x.astype(np.float32)
     if not bool(np.isfinite(x).all()):
         raise Refusal(f"{name}: not every number is finite.")
     return x

@@ -13,13 +13,16 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from penchant.errors import Refusal
+from penchant.objectives.scored import wide
 
 LOW, HIGH = -5.0, 2.0
 """Bounds of log σ: a density has no upper bound, and preferences would drive σ to 0 on what they prefer."""
 
 
 class Actions(nn.Module):
-    """A distribution over actions [.., acted], of features [.., size] that a network gives."""
+    """A distribution over actions [.., acted], of features [.., size] that a network gives. Features in half precision are
+    computed with in float32, and actions stay as they are: rounded to bfloat16 they would lie in other bins, or far out in a
+    narrow density."""
 
     kind: str
     acted: int
@@ -59,7 +62,7 @@ class Gaussian(Actions):
         self.log_std = nn.Parameter(torch.full((acted,), float(log_std)))
 
     def _of(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        return features, self.log_std.clamp(LOW, HIGH).expand_as(features)
+        return wide(features), wide(self.log_std).clamp(LOW, HIGH).expand_as(features)
 
     def logp(self, features: Float[Tensor, "*n size"], actions: Float[Tensor, "*n acted"]) -> Float[Tensor, "*n"]:
         mean, log_std = self._of(features)
@@ -87,7 +90,7 @@ class WideGaussian(Gaussian):
         self.acted, self.size = acted, 2 * acted
 
     def _of(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        mean, log_std = features.chunk(2, -1)
+        mean, log_std = wide(features).chunk(2, -1)
         return mean, log_std.clamp(LOW, HIGH)
 
 
@@ -125,7 +128,7 @@ class Categorical(Actions):
         self.acted, self.size, self.choices = 1, choices, choices
 
     def logp(self, features: Float[Tensor, "*n size"], actions: Float[Tensor, "*n acted"]) -> Float[Tensor, "*n"]:
-        return features.log_softmax(-1).gather(-1, self._chosen(actions))[..., 0]
+        return wide(features).log_softmax(-1).gather(-1, self._chosen(actions))[..., 0]
 
     def _chosen(self, actions: Tensor) -> Tensor:
         chosen = actions.long()
@@ -137,14 +140,14 @@ class Categorical(Actions):
         return chosen
 
     def entropy(self, features: Float[Tensor, "*n size"]) -> Float[Tensor, "*n"]:
-        logp = features.log_softmax(-1)
+        logp = wide(features).log_softmax(-1)
         return -(logp.exp() * logp).sum(-1)
 
     def noise(self, generator: torch.Generator) -> Tensor:
         return torch.rand(self.choices, generator=generator, dtype=torch.float64)
 
     def draw(self, features: Float[Tensor, "n size"], noise: Tensor, temperature: float = 1.0) -> Float[Tensor, "n acted"]:
-        return _picked(features, noise, temperature)[..., None].to(features)
+        return _picked(features, noise, temperature)[..., None].to(wide(features))
 
     def told(self) -> dict[str, Any]:
         return {"kind": self.kind, "choices": self.choices}
@@ -175,7 +178,7 @@ class Binned(Actions):
         return self.low + (number + 0.5) * (self.high - self.low) / self.bins
 
     def _logits(self, features: Tensor) -> Tensor:
-        return features.unflatten(-1, (self.acted, self.bins))
+        return wide(features).unflatten(-1, (self.acted, self.bins))
 
     def logp(self, features: Float[Tensor, "*n size"], actions: Float[Tensor, "*n acted"]) -> Float[Tensor, "*n"]:
         told = self._logits(features).log_softmax(-1)
@@ -189,7 +192,7 @@ class Binned(Actions):
         return torch.rand(self.acted, self.bins, generator=generator, dtype=torch.float64)
 
     def draw(self, features: Float[Tensor, "n size"], noise: Tensor, temperature: float = 1.0) -> Float[Tensor, "n acted"]:
-        return self.middle(_picked(self._logits(features), noise, temperature)).to(features)
+        return self.middle(_picked(self._logits(features), noise, temperature)).to(wide(features))
 
     def told(self) -> dict[str, Any]:
         return {"kind": self.kind, "acted": self.acted, "bins": self.bins, "low": self.low, "high": self.high}
@@ -211,7 +214,7 @@ class Tokens(Binned):
 
     def _spoken(self, features: Tensor, number: Tensor) -> Tensor:
         flat = self.speaker(features.reshape(-1, self.size), number.reshape(-1, self.acted))
-        return flat.view(*number.shape, self.bins).log_softmax(-1)
+        return wide(flat).view(*number.shape, self.bins).log_softmax(-1)
 
     def logp(self, features: Float[Tensor, "*n size"], actions: Float[Tensor, "*n acted"]) -> Float[Tensor, "*n"]:
         number = self.number(actions)
@@ -226,7 +229,7 @@ class Tokens(Binned):
         number = torch.zeros(len(features), self.acted, dtype=torch.long, device=features.device)
         for d in range(self.acted):
             number[:, d] = _picked(self._spoken(features, number)[:, d], noise[:, d], temperature)
-        return self.middle(number).to(features)
+        return self.middle(number).to(wide(features))
 
     def told(self) -> dict[str, Any]:
         raise Refusal("a policy with a speaker of your own is saved by your own code: its network is not known by name.")

@@ -114,6 +114,8 @@ class Behaviour:
                         f"{brief(name)} has observations of {y.observations.shape[1]} and actions of {y.actions.shape[1]} numbers; "
                         f"this policy's are {self.observed} and {self.acted}."
                     )
+                if WEIGHT in y.info and (least := float(y.info[WEIGHT].min())) < 0:
+                    raise Refusal(f"{brief(name)}, info {WEIGHT!r}: {least:g}; a step counts 0 or more.")
                 found.append(y)
         except Refusal as refusal:
             raise Refusal(f"row {row.number}, {field}: {refusal}") from refusal

@@ -18,12 +18,15 @@ from penchant.domains.policy.actions import Actions, actions_of
 from penchant.domains.trained import Trained
 from penchant.errors import Refusal
 from penchant.files import read_json, write_json
+from penchant.objectives.scored import wide
 from penchant.words import brief
 
 DEMO = "policy-demo"
 """The small policy that is trained here, in demo.py."""
 POLICY, WEIGHTS, FORMAT = "policy.json", "policy.safetensors", "penchant policy 1"
 """The files of a saved policy."""
+EXACT = 10_000_000
+"""Parameters up to which a policy acts in float64."""
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU, "leaky-relu": nn.LeakyReLU}
 
 
@@ -95,7 +98,7 @@ class ControlPolicy(Trained):
         if self.actions is None:
             return {"reward": self.network(torch.cat([seen, actions.to(seen)], -1))[..., 0]}
         features = self.network(seen)
-        out = {"logp": self.actions.logp(features, actions.to(features))}
+        out = {"logp": self.actions.logp(features, actions.to(wide(features)))}
         if "entropy" in values:
             out["entropy"] = self.actions.entropy(features)
         return out
@@ -107,6 +110,13 @@ class ControlPolicy(Trained):
             task = nn.functional.one_hot(contexts[:, 0].to(x.device), len(self.tasks)).to(x)
             x = torch.cat([x, task[:, None].expand(-1, x.shape[1], -1)], -1)
         return x
+
+    def acting(self) -> ControlPolicy:
+        """The policy to act with: up to EXACT parameters a copy in float64, whose actions are rounded to float32 at the end. A
+        matrix product rounds otherwise for every number of rows, and a simulator makes much of a last bit; so what is done does
+        not hang on how many episodes go on together. A larger network acts as it is."""
+        small = sum(p.numel() for p in self.parameters()) <= EXACT
+        return self.twin().double() if small else self
 
     def act(
         self,

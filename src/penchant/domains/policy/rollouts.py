@@ -80,9 +80,12 @@ class Stage:
         seed: int,
         temperature: float = 1.0,
     ) -> list[Trajectory]:
-        """`count` episodes for each context, row after row, each of at most `limit` steps. A context's own seed decides its
-        start, the same for all `count`; without one, (seed, row, place) does. The policy's noise hangs on (seed, row,
-        place)."""
+        """`count` episodes for each context, row after row, each of at most `limit` steps. All of a row start alike, so that one
+        can be preferred to another: as the context's own seed says, or without one as (seed, row) does. The policy's noise
+        hangs on (seed, row, place)."""
+        if policy.actions is None:
+            raise Refusal("this is a reward model, which does nothing; only a policy acts.")
+        actor = policy.acting()
         todo = [(row, k) for row in range(len(contexts)) for k in range(count)]
         done: dict[tuple[int, int], Trajectory] = {}
         going: dict[tuple[int, int], _Episode] = {}
@@ -91,11 +94,9 @@ class Stage:
                 place = todo.pop(0)
                 going[place] = self._begin(policy, contexts[place[0]], seed, place)
             some = list(going.values())
-            noise = torch.stack([policy.actions.noise(one.noise) for one in some]) if policy.actions is not None else None
-            if noise is None:
-                raise Refusal("this is a reward model, which does nothing; only a policy acts.")
+            noise = torch.stack([policy.actions.noise(one.noise) for one in some])
             seen = torch.from_numpy(np.stack([one.seen for one in some]))
-            acts = policy.act(torch.stack([one.context for one in some]), seen, noise, temperature).numpy()
+            acts = actor.act(torch.stack([one.context for one in some]), seen, noise, temperature).numpy()
             for place, action in zip(list(going), acts, strict=True):
                 one = going[place]
                 one.step(action)
@@ -113,7 +114,7 @@ class Stage:
                 f"the task {task!r} has observations of {world.observed} and actions of {world.acted} numbers, but the policy "
                 f"reads {policy.observed} and acts with {policy.acted}."
             )
-        said = fingerprint(f"rollout {seed} {place[0]} {place[1]}")
-        start = int(context[1]) if int(context[1]) != ANYWHERE else int(said[:7], 16)
-        generator = torch.Generator().manual_seed(int(said[8:23], 16))
+        begins, drawn = fingerprint(f"start {seed} {place[0]}"), fingerprint(f"rollout {seed} {place[0]} {place[1]}")
+        start = int(context[1]) if int(context[1]) != ANYWHERE else int(begins[:7], 16)
+        generator = torch.Generator().manual_seed(int(drawn[8:23], 16))
         return _Episode(world, context, generator, world.reset(start))

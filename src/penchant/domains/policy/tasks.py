@@ -20,8 +20,8 @@ ANYWHERE = -1
 
 def context_of(prompt: Prompt, tasks: Sequence[str]) -> Int[Tensor, "two"]:
     """A prompt as numbers: the task's place among the policy's, and the seed of its start. A prompt is the name of a task, as
-    "reach-v3", or that and a start, as "reach-v3 seed 17": equal prompts with a seed start alike. Raises Refusal for a task the
-    policy does not know."""
+    "reach-v3", or that and a start, as "reach-v3 seed 17": equal prompts with a seed start alike; without one only the episodes
+    that are sampled for one row do. Raises Refusal for a task the policy does not know."""
     text = as_text(prompt)
     if text in tasks:
         return torch.tensor([tasks.index(text), ANYWHERE])
