@@ -126,6 +126,21 @@ class Conversion(Iterator[Row]):
         ]
 
 
+def crossed(scores: Sequence[float], each: int) -> list[tuple[int, int, float]]:
+    """(i, j, scores[i] − scores[j]) of the `each` best against the `each` worst, every one with every other: each² pairs, as
+    GRAPE makes them of one task's episodes (arXiv 2411.19309, algorithm 1; its experiments have each = 1). With fewer than 2 ·
+    each responses fewer are taken, so that none is on both sides; equal scores make no pair. Raises Refusal for each < 1 and
+    scores that are not finite."""
+    if each < 1:
+        raise Refusal(f"each={each}: at least one response from either end is needed.")
+    if not all(map(math.isfinite, scores)):
+        raise Refusal("a score is not finite; leave failed judgements out before pairing.")
+    order = sorted(range(len(scores)), key=lambda k: -scores[k])
+    m = min(each, len(order) // 2)
+    found = [(i, j, float(scores[i] - scores[j])) for i in order[:m] for j in order[len(order) - m :]]
+    return [(i, j, margin) for i, j, margin in found if margin > 0]
+
+
 def _labelled(row: Row) -> list[Row]:
     """The chosen as good, the rejected as bad, each with what is known of its end."""
     kept = {name: value for name, value in row.extra.items() if name not in STOPPED["pairs"]}
