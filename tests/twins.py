@@ -314,16 +314,17 @@ def bradley_terry(
     centre: Decimal,
     flip: Decimal,
     strength: bool,
+    lapse: Decimal,
 ) -> list[Decimal]:
-    """Scores as strengths e^r: the chosen must win with a handicap of e^m, and so must the rejected where the label is wrong."""
+    """Scores as strengths e^r: the chosen must win with a handicap of e^m, and so must the rejected where the label is wrong. Who
+    answers by chance takes either alike."""
     values = []
+    said = lambda a, b: (1 - lapse) * prefers(a, b) + lapse / 2  # noqa: E731
     for i, (w, l) in enumerate(rows):
         a, b, handicap = w.likelihood, l.likelihood, (margin * columns["margin"][i] if margin else ZERO).exp()
         p = columns["strength"][i] if strength else ONE
         q = p - 2 * flip * p + flip
-        values.append(
-            -q * prefers(a, b * handicap).ln() - (1 - q) * prefers(b, a * handicap).ln() + centre * (a * b).ln() ** 2
-        )
+        values.append(-q * said(a, b * handicap).ln() - (1 - q) * said(b, a * handicap).ln() + centre * (a * b).ln() ** 2)
     return values
 
 

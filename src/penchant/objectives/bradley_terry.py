@@ -1,14 +1,16 @@
 """The loss of a reward model: the chosen's score above the rejected's, by the Bradley-Terry model of comparisons. What scores is a
 head of its own on the policy's last hidden state; there is no reference, and nothing here makes text."""
 
+import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from penchant.objectives.base import MARGIN, STRENGTH, Flip, Needs, NonNegative, Paired, State
+from penchant.objectives.base import MARGIN, STRENGTH, Flip, Needs, NonNegative, Paired, Range, State
 from penchant.objectives.scored import Pairs, Scored
 
 
@@ -19,7 +21,9 @@ class BradleyTerry(Paired):
     Minus the log-likelihood of P(w ≻ l) = σ(d) (Bradley & Terry 1952). The margin m is Llama 2's (Touvron et al. 2023,
     2307.09288, eq. 2), the second term that of Eisenstein et al. 2023 (2312.09244), as TRL has both. Where a label is wrong with
     probability ε, or holds with probability p only, so does its margin: the loss is q sp(m − d) + (1−q) sp(m + d) with
-    q = (1−ε) p + ε (1−p). `Unbiased(BradleyTerry())` corrects for a known share of wrong labels instead, and
+    q = (1−ε) p + ε (1−p). Where a share e of the answers is given by chance, P(w ≻ l) = (1−e) σ(d − m) + e/2 and the loss is minus
+    its log (Christiano et al. 2017, 1706.03741, section 2.2.3): a single wild answer then pulls ever less, and under label
+    smoothing ever more. `Unbiased(BradleyTerry())` corrects for a known share of wrong labels instead, and
     `Consensus(BradleyTerry())` learns it of each annotator. A constant added to all rewards changes nothing where c = 0."""
 
     margin: NonNegative = 0.0
@@ -30,6 +34,8 @@ class BradleyTerry(Paired):
     """ε, the share of labels taken to be wrong (label smoothing)."""
     strength: bool = False
     """True: the column `strength` says how probably the chosen is preferred, p; ½ is a tie. False: p = 1."""
+    lapse: Annotated[float | int, Range(0.0, 1.0, open_high=True)] = 0.0
+    """e, the share of answers given by chance, whatever the rewards; 0.1 in Christiano et al."""
 
     known_as = ("BT", "Reward model", "RM")
     needs = Needs(head="reward")
@@ -61,4 +67,11 @@ class BradleyTerry(Paired):
     ) -> Float[Tensor, "pairs"]:
         """right: the probability p that the chosen is the better one."""
         d, q = w - l, (1 - self.flip) * right + self.flip * (1 - right)
-        return q * softplus(margin - d) + (1 - q) * softplus(margin + d) + self.centre * (w + l) ** 2
+        return q * self._said(margin - d) + (1 - q) * self._said(margin + d) + self.centre * (w + l) ** 2
+
+    def _said(self, against: Float[Tensor, "pairs"]) -> Float[Tensor, "pairs"]:
+        """−log of the probability of an answer that so much reward speaks against."""
+        if not self.lapse:
+            return softplus(against)
+        by_chance = torch.full_like(against, math.log(self.lapse / 2))
+        return -torch.logaddexp(math.log1p(-self.lapse) - softplus(against), by_chance)
