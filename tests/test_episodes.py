@@ -18,7 +18,7 @@ from penchant.feedback.behaviour import open_trajectories
 from penchant.feedback.trajectories import Trajectory
 from penchant.objectives import Pairs
 
-KINDS: list[Actions] = [Gaussian(1), WideGaussian(1), Squashed(1), Binned(1)]
+KINDS: list[Actions] = [Squashed(1), Binned(1)]
 
 
 @pytest.mark.parametrize("actions", KINDS, ids=lambda x: x.kind)
@@ -28,9 +28,9 @@ def test_episodes_are_the_same_however_many_go_on_at_once(actions: Actions):
     torch.manual_seed(0)
     policy = built(3, actions, 1, ("Pendulum-v1",), hidden=(64, 64))
     asked = [torch.tensor([0, 4]), torch.tensor([0, -1]), torch.tensor([0, 9])]
-    sets = [Stage(worlds.make, n).episodes(policy, asked, 3, 60, seed=2) for n in (1, 2, 5)]
+    sets = [Stage(worlds.make, n).episodes(policy, asked, 2, 40, seed=2) for n in (1, 5)]
     digests = [[y.digest for y in found] for found in sets]
-    assert digests[0] == digests[1] == digests[2] and len(set(digests[0])) == 9
+    assert digests[0] == digests[1] and len(set(digests[0])) == 6
     assert policy.network is not policy.acting().network, "the policy itself stays as it is"
     assert {p.dtype for p in policy.parameters()} == {torch.float32}
 
@@ -72,6 +72,17 @@ def test_half_precision_in_the_network_does_not_round_the_actions(actions: Actio
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.double(), exact, rtol=1e-4, atol=1e-3)
     assert Categorical(3).logp(torch.zeros(4, 3).bfloat16(), torch.ones(4, 1)).dtype == torch.float32
+
+
+def test_the_bins_of_openvla_are_255():
+    """As its tokenizer counts: 256 edges, np.digitize, and the middles between edges."""
+    edges = np.linspace(-1, 1, 256)
+    taken = np.random.default_rng(0).uniform(-1, 1, 5000)
+    number = np.clip(np.digitize(taken, edges) - 1, 0, 254)
+    bins = Binned(1, bins=255)
+    assert bins.number(torch.tensor(taken)).tolist() == number.tolist()
+    middles = ((edges[:-1] + edges[1:]) / 2)[number]
+    np.testing.assert_allclose(bins.middle(torch.tensor(number)).numpy(), middles, atol=1e-12)
 
 
 def test_under_autocast_a_policy_scores_the_actions_that_were_taken():

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save, save_file
+from scipy import integrate
 from torch import Tensor, nn
 from torch.distributions import Categorical as TorchCategorical
 from torch.distributions import Normal
@@ -51,7 +52,8 @@ def walk(steps: int, seed: int = 0, **more: Any) -> Trajectory:
 
 def policy(actions: Actions | None = None, seed: int = 0, tasks: tuple[str, ...] = ("walk",)) -> ControlPolicy:
     torch.manual_seed(seed)
-    return built(OBSERVED, Gaussian(ACTED) if actions is None else actions, ACTED, tasks, hidden=(8,))
+    actions = Gaussian(ACTED) if actions is None else actions
+    return built(OBSERVED, actions, actions.acted, tasks, hidden=(8,))
 
 
 def pairs(*both: tuple[Trajectory, Trajectory], weights: Any = None) -> Encoded:
@@ -93,6 +95,17 @@ def test_a_squashed_density_integrates_to_one_and_its_entropy_is_its_own():
     entropy = -float((logp.exp() * logp * width).sum())
     assert float(one.entropy(told)) == pytest.approx(entropy, abs=1e-5)
     assert torch.isfinite(one.logp(told, torch.ones(1, 1, dtype=torch.float64)))
+
+
+@pytest.mark.parametrize(("mean", "log_std"), [(0.0, 2.0), (5.0, 2.0), (-0.7, 0.0), (3.0, -5.0)])
+def test_a_squashed_entropy_is_right_for_wide_and_narrow_distributions(mean: float, log_std: float):
+    std = math.exp(log_std)
+    slope = lambda u: -2 * float(np.log(np.cosh(u)))  # noqa: E731
+    inside = lambda u: math.exp(-0.5 * ((u - mean) / std) ** 2) / (std * math.sqrt(2 * math.pi)) * slope(u)  # noqa: E731
+    ends = (mean - 10 * std, mean + 10 * std)
+    told, _ = integrate.quad(inside, *ends, points=[0.0] if ends[0] < 0 < ends[1] else None, limit=500, epsabs=1e-11)
+    found = Squashed(1).entropy(torch.tensor([mean, log_std], dtype=torch.float64))
+    assert float(found) == pytest.approx(log_std + 0.5 * math.log(2 * math.pi * math.e) + told, abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", [Gaussian(2), WideGaussian(2), Squashed(2), Binned(2, bins=5), Categorical(4)])
@@ -265,7 +278,14 @@ def test_a_saved_policy_is_the_same_policy(kind: Actions, tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("said", "match"),
-    [({"format": "another"}, "is no"), ({"actions": {"kind": "dice"}}, "dice"), ({"hidden": [9]}, "cannot be read")],
+    [
+        ({"format": "another"}, "is no"),
+        ({"actions": {"kind": "dice"}}, "dice"),
+        ({"actions": [1]}, "an object of kind and settings"),
+        ({"tasks": [1]}, "must be names"),
+        ({"acted": 3}, "acted=3, but the distribution is of actions of 2"),
+        ({"hidden": [9]}, "cannot be read"),
+    ],
 )
 def test_a_folder_that_holds_no_policy_is_refused(said: dict[str, Any], match: str, tmp_path: Path):
     with pytest.raises(Refusal, match=r"holds no policy\.json"):
@@ -275,6 +295,21 @@ def test_a_folder_that_holds_no_policy_is_refused(said: dict[str, Any], match: s
     (tmp_path / "policy.json").write_text(json.dumps(told | said))
     with pytest.raises(Refusal, match=match):
         load(str(tmp_path))
+
+
+def test_broken_weights_are_refused_and_double_precision_is_kept(tmp_path: Path):
+    policy().double().save(tmp_path)
+    assert next(load(str(tmp_path)).parameters()).dtype == torch.float64
+    file = tmp_path / "policy.safetensors"
+    whole, tensors = file.read_bytes(), load_file(file)
+    for broken, said in (
+        (whole[:60], "cannot be read"),
+        (save({**tensors, "mean": tensors["mean"] + math.nan}), "mean holds numbers that are not finite"),
+        (save({**tensors, "std": tensors["std"] * 0}), "must be above 0"),
+    ):
+        file.write_bytes(broken)
+        with pytest.raises(Refusal, match=said):
+            load(str(tmp_path))
 
 
 def test_a_network_of_ones_own_is_scored_and_not_saved_here(tmp_path: Path):

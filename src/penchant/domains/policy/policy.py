@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -65,6 +66,8 @@ class ControlPolicy(Trained):
         super().__init__()
         if not tasks or len(set(tasks)) != len(tasks):
             raise Refusal(f"tasks {brief(list(tasks))}: there must be at least one, and none twice.")
+        if actions is not None and actions.acted != acted:
+            raise Refusal(f"acted={acted}, but the distribution is of actions of {actions.acted} numbers.")
         self.network, self.actions, self.observed, self.acted, self.tasks = network, actions, observed, acted, tuple(tasks)
         self.head: Literal["lm", "reward"] = "reward" if actions is None else "lm"
         self.register_buffer("mean", torch.zeros(observed))
@@ -204,12 +207,19 @@ def load(name: str) -> ControlPolicy:
     if not isinstance(told, dict) or told.get("format") != FORMAT:
         raise Refusal(f"{folder / POLICY} is no {FORMAT!r}; save the policy anew.")
     try:
+        if not all(isinstance(x, str) for x in told["tasks"]) or not isinstance(told["actions"], dict | None):
+            raise Refusal("its tasks must be names, and its actions an object of kind and settings.")
         actions = None if told["actions"] is None else actions_of(told["actions"])
         policy = built(
             *(told["observed"], actions, told["acted"], told["tasks"], told["hidden"], told["activation"]),
         )
-        policy.load_state_dict(load_file(folder / WEIGHTS))
-    except (KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
+        tensors = load_file(folder / WEIGHTS)
+        if broken := [name for name, x in tensors.items() if not bool(x.isfinite().all())]:
+            raise Refusal(f"{broken[0]} holds numbers that are not finite.")
+        policy.to(tensors["mean"].dtype).load_state_dict(tensors)
+        if not bool((policy.std > 0).all()):
+            raise Refusal("the standard deviations of its observations must be above 0.")
+    except (KeyError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
         raise Refusal(f"{folder}: the policy in it cannot be read: {brief(str(error), 200)}. Save it anew.") from error
     return policy
 
