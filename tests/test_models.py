@@ -296,3 +296,10 @@ def test_two_processes_that_convert_at_once_convert_once(tmp_path: Path, monkeyp
         thread.join()
     assert len(calls) == 1 and len(set(found)) == 1 and len(found) == 3
     assert [path.name for path in found[0].iterdir()] == ["config.json"]
+
+
+@pytest.mark.parametrize(("file", "said"), [("pictures.json", "is a model of pictures"), ("policy.json", "is a policy")])
+def test_a_model_of_another_domain_is_named_where_a_language_model_is_wanted(file: str, said: str, tmp_path: Path):
+    (tmp_path / file).write_text("{}")
+    with pytest.raises(Refusal, match=said):
+        load(tmp_path)

@@ -29,6 +29,8 @@ from penchant.words import brief, plain
 
 _PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md"]
 _UNSAFE = ["*.bin"]
+OTHERS = {"model_index.json": "a pipeline of pictures", "pictures.json": "a model of pictures", "policy.json": "a policy"}
+"""Files by which models of other domains are known."""
 _OTHERS = ["*/*", "consolidated*"]  # the same weights once more, for other programs
 
 
@@ -168,6 +170,12 @@ def _read(name: str, base: Path, adapter: Path | None, allow_bin: bool, dtype: t
     """The model and its tokenizer (the adapter's own, where it brings one)."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    for file, what in OTHERS.items():
+        if (base / file).is_file():
+            raise Refusal(
+                f"model {name!r} is {what}, where a language model is wanted; `penchant align` takes it. In Python its domain "
+                "samples and scores it."
+            )
     if not (base / "config.json").is_file():
         raise Refusal(f"model {name!r}: the folder {base} has no config.json, so it is not a transformers model.")
     settings_of(base / "config.json")
