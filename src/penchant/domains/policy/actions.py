@@ -118,6 +118,15 @@ class Squashed(WideGaussian):
     def draw(self, features: Float[Tensor, "n size"], noise: Tensor, temperature: float = 1.0) -> Float[Tensor, "n acted"]:
         return torch.tanh(super().draw(features, noise, temperature))
 
+    def drawn(
+        self, features: Float[Tensor, "n size"], noise: Float[Tensor, "n acted"]
+    ) -> tuple[Float[Tensor, "n acted"], Float[Tensor, "n"]]:
+        """Actions from noise and their log π, with gradient through both. log π comes from u itself: tanh u loses it near the
+        bounds."""
+        mean, log_std = self._of(features)
+        u = mean + log_std.exp() * noise
+        return torch.tanh(u), (_normal(u, mean, log_std) - _log_slope(u)).sum(-1)
+
 
 class Categorical(Actions):
     """A choice among some; the action is its number, [.., 1]."""
