@@ -159,7 +159,7 @@ def test_the_divergence_from_the_reference_is_exact():
     with torch.no_grad():
         for _, p in policy.named_trainable():
             p.add_(0.03 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
-    encoded = domain.sample(policy, CONTEXTS, count=64, seed=2, scored=False).encoded
+    encoded = domain.sample(policy, CONTEXTS, count=16, seed=2, scored=False).encoded
     with torch.no_grad():
         y = domain.score(policy, encoded, Want(frozenset({"ref", "kl"})))
     gap, kl = y.logp - y.value("ref"), y.value("kl")

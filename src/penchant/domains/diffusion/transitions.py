@@ -60,14 +60,24 @@ def transitions(policy: DiffusionPolicy, walk: Walk) -> Transitions:
     """The steps of a walk by the policy's own scheduler. A variance-preserving chain ends at ᾱ_0, the least noise that the model
     knows, as Stable Diffusion's schedulers do, so that its last step has a density too; a schedule that asks the network there is
     one step shorter."""
+    ways = asked(policy, walk.steps)
     if isinstance(policy.process, Flow):
-        scheduler, _ = started(policy, walk.steps)
-        return of_flow(policy.process, scheduler.sigmas.double().cpu(), ETA["flow"] if walk.eta is None else walk.eta)
+        sigmas = torch.cat([ways, torch.zeros(1, dtype=torch.float64)])
+        return of_flow(policy.process, sigmas, ETA["flow"] if walk.eta is None else walk.eta)
     assert isinstance(policy.process, VariancePreserving)
-    scheduler: Any = the_library().DDIMScheduler.from_config(policy.scheduler.config)
-    scheduler.set_timesteps(walk.steps)
-    times = torch.tensor([t for t in scheduler.timesteps.tolist() if t > 0] + [0])
+    times = torch.cat([ways[ways > 0], torch.zeros(1, dtype=torch.long)])
     return of_ddim(policy.process, times, ETA["variance preserving"] if walk.eta is None else walk.eta)
+
+
+def asked(policy: DiffusionPolicy, steps: int) -> Tensor:
+    """Where a sampler of so many steps asks the network, from noise to picture: a flow's amounts of noise, float64 [steps], or a
+    variance-preserving model's times by DDIM, int64 [steps]."""
+    if isinstance(policy.process, Flow):
+        scheduler, _ = started(policy, steps)
+        return scheduler.sigmas.double().cpu()[:-1]
+    scheduler: Any = the_library().DDIMScheduler.from_config(policy.scheduler.config)
+    scheduler.set_timesteps(steps)
+    return scheduler.timesteps.long()
 
 
 def of_ddim(process: VariancePreserving, times: Tensor, eta: float) -> Transitions:
