@@ -94,7 +94,19 @@ def test_the_docs_show_what_the_diagnosis_says_of_public_data(
     assert [row for row in recipe("public_diagnosis").table() if row not in page] == []
 
 
-TOOLS = {"bandits", "data", "demo", "finite", "pictures", "public_diagnosis", "replay", "shared", "short_runs", "study"}
+TOOLS = {
+    "bandits",
+    "data",
+    "delivery",
+    "demo",
+    "finite",
+    "pictures",
+    "public_diagnosis",
+    "replay",
+    "shared",
+    "short_runs",
+    "study",
+}
 """What is no claim in recipes/: the demo, and what the recipes share."""
 RECIPES_WITH_CLAIMS = sorted(path.stem for path in RECIPES.glob("*.py") if path.stem not in TOOLS)
 

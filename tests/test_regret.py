@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from penchant.control.annotators import regret_teacher, return_teacher
 from penchant.control.regret import (
     ChangeInReturn,
     Comparisons,
@@ -266,9 +267,9 @@ def test_the_gradient_moves_the_best_along_with_the_weights():
                 lambda w, score=score, segments=segments: score(w, segments), weights, atol=1e-6
             )
     fixed = optimal(mdp, weights.detach()).values
-    (moved,) = torch.autograd.grad(Exact(mdp)(weights)[0].sum(), weights)
+    (moved,) = torch.autograd.grad(Exact(mdp).states(weights).sum(), weights)
     assert float(moved.abs().max()) > 1  # V* held fixed would have none
-    close(Exact(mdp)(weights.detach())[0], fixed)
+    close(Exact(mdp).states(weights.detach()), fixed)
 
 
 def test_candidates_leave_the_true_optimum_out():
@@ -278,7 +279,7 @@ def test_candidates_leave_the_true_optimum_out():
     assert len(found.of_states) == 2 and len(candidates(mdp, some).of_states) == 3
     best = successor_features(mdp, optimal(mdp, true).policy)[0]
     assert all(float((psi - best).abs().max()) > 1e-3 for psi in found.of_states)
-    assert bool((found(true)[0] <= optimal(mdp, true).values + 1e-12).all())
+    assert bool((found.states(true) <= optimal(mdp, true).values + 1e-12).all())
     with pytest.raises(Refusal, match="draw more"):
         candidates(mdp, [true], without=true)
 
@@ -298,7 +299,7 @@ def test_weights_are_learned_by_either_form_of_the_best_and_the_best_on_the_way_
         score = SummedAdvantage(values)
         found = learn(score, said, 0.1 * numbers(30, 4), steps=40, rate=0.2)
         assert len(found.losses) == 40 and found.loss == min(found.losses) < 0.5 * found.losses[0]
-        assert float(loss_of(score, found.weights, said)) == pytest.approx(found.loss, abs=1e-12)
+        assert float(loss_of(score, said)(found.weights)) == pytest.approx(found.loss, abs=1e-12)
         assert scaled_return(mdp, optimal(mdp, found.weights).policy, true) > 0.9
 
 
@@ -306,9 +307,8 @@ def test_pairs_swapped_add_nothing_to_a_loss_that_reads_strengths():
     mdp = drawn(31)
     score = PartialReturn(mdp)
     said = compared(mdp, score, numbers(32, 4), 30, 33)
-    assert float(loss_of(score, numbers(34, 4), said.both_ways())) == pytest.approx(
-        float(loss_of(score, numbers(34, 4), said))
-    )
+    once, twice = (float(loss_of(score, rows)(numbers(34, 4))) for rows in (said, said.both_ways()))
+    assert once == pytest.approx(twice, rel=1e-12)
     assert len(said.both_ways()) == 60 and len(said[:7]) == 7
 
 
@@ -402,3 +402,61 @@ def test_without_gymnasium_one_sentence_names_the_extra(monkeypatch: pytest.Monk
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(Refusal, match=r'pip install "penchant\[embodied\]"'):
         of_environment("FrozenLake-v1", 0.9)
+
+
+def test_simulated_annotators_compare_by_what_they_score_and_hold_rounded_equals_for_equal():
+    mdp, nothing = chain(1.0), ONE * 0.0049
+    a, b, c = walks((0, 1, 2)), walks((2, 1, 2)), walks((1, 2, 3))
+    assert regret_teacher(mdp, ONE).answer(a, b).first == return_teacher(mdp, ONE).answer(c, a).first == 1
+    assert regret_teacher(mdp, ONE).answer(c, a).first == return_teacher(mdp, ONE).answer(a, b).first == 0.5
+    assert return_teacher(chain(0.9), nothing).answer(walks((0, 1)), walks((1, 0))).first == 0.5
+    many = torch.zeros(20_000, dtype=torch.int64)
+    noisy = regret_teacher(mdp, ONE, beta=1.0)
+    first = noisy.answer(a[many], b[many], seed=3).first
+    assert set(first) == {0.0, 1.0} and first.mean() == pytest.approx(0.880797, abs=0.01)
+    assert (first == noisy.answer(a[many], b[many], seed=3).first).all()
+    with pytest.raises(Refusal, match="above 0"):
+        regret_teacher(mdp, ONE, beta=0.0)
+    with pytest.raises(Refusal, match="1 first and 20000 second"):
+        noisy.answer(a, b[many])
+
+
+def test_answers_about_trajectories_become_rows_of_feedback():
+    column = lambda *xs: np.array(xs, dtype=np.float32)[:, None]  # noqa: E731
+    right = Trajectory(column(0, 1), column(1, 1), final=np.array([2], dtype=np.float32))
+    back = Trajectory(column(2, 1), column(0, 1), final=np.array([2], dtype=np.float32))
+    rows = regret_teacher(chain(1.0), ONE).answer([back, right], [right, right]).rows([("b", "r"), ("r", "r2")], "chain")
+    assert [(row["chosen"], row["rejected"], row["strength"]) for row in rows] == [("r", "b", 1.0), ("r", "r2", 0.5)]
+
+
+def test_a_delivery_earns_what_is_entered_and_a_blocked_move_pays_for_its_ground(recipe: Callable[[str], Any]):
+    delivery = recipe("delivery")
+    board = ["mCB", "#.S", "oc8"]  # row by row: mud, coin, block; house, road, sheep; block and coin on mud, goal on mud
+    mdp = delivery.process(board)
+    earned = mdp.rewards(delivery.WORTH)
+    up, down, left, right = range(4)
+    assert earned[0].tolist() == [-2, -2, -2, 0]  # out of the board, into the house, out of the board, to the coin
+    assert earned[4, [up, down, left, right]].tolist() == [0, -1, -1, -50] and earned[1, right] == -2
+    assert earned[7].tolist() == [-1, -2, -3, 50] and earned[4, left] == -1
+    assert mdp.terminal.nonzero().flatten().tolist() == [5, 8] and bool((earned[5] == 0).all())
+    assert torch.as_tensor(mdp.starts).nonzero().flatten().tolist() == [0, 1, 2, 4, 6, 7]
+    moves, _ = delivery.table(board)
+    assert moves[7][right] == [(1.0, 8, 50.0, True)] and moves[0][down] == [(1.0, 0, -2.0, False)]
+    drawn, worth = delivery.drawn(3)
+    assert 25 <= drawn.sizes[0] <= 100 and sorted(worth.tolist()) == sorted(delivery.WORTH.tolist())
+
+
+def test_the_recipe_tells_models_of_preference_apart_in_a_short_run(
+    recipe: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+):
+    module = recipe("regret")
+    monkeypatch.setattr(module, "STEPS", 60)
+    monkeypatch.setattr(module, "SIZES", (30, 100))
+    monkeypatch.setattr(module, "POLICIES", 8)
+    found = module.shifted("regret", "regret", 0, 100), module.shifted("return", "return", 0, 100)
+    assert found[0]["both noiseless"] == 1 and found[1]["both noiseless"] == 0
+    assert set(module.run("regret", "regret, candidates", 0).values()) <= {0.0, 1.0}
+    here, _ = module.grid(0)
+    later = module.Grid(0, module.WORTH, whole=True)
+    assert not bool(later.mdp.terminal[later.a.states[:, :-1]].any())
+    assert bool(here.mdp.terminal[here.a.states[:, :-1]].any())

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from penchant.control.tabular import TIE, FiniteMDP, optimal, successor_features
+from penchant.control.tabular import TIE, FiniteMDP, certain, improved, optimal, successor_features
 from penchant.errors import Refusal
 from penchant.feedback.trajectories import Trajectory
 from penchant.objectives.base import Paired
@@ -89,30 +90,51 @@ def counts(mdp: FiniteMDP, segments: Segments, discount: float = 1.0) -> Float[T
     begin, end = segments.states[:, :-1], segments.states[:, 1:]
     by_move = mdp.features.ndim == 4
     each = mdp.features[begin, segments.actions, end] if by_move else mdp.features[begin, segments.actions]
-    return torch.stack([partial_return(each[..., k], segments.mask, discount) for k in range(each.shape[-1])], -1)
+    return partial_return(each.movedim(-1, 0), segments.mask, discount).T
 
 
 COMPARED = BradleyTerry(strength=True)
 """−p log σ(score(a) − score(b)) − (1 − p) log σ(score(b) − score(a)), p the strength."""
-Values = Callable[[Float[Tensor, "f"]], tuple[Float[Tensor, "s"], Float[Tensor, "s a"]]]
-"""(weights) → V*, Q* or what stands for them under these weights, with gradient."""
-SegmentScore = Callable[[Float[Tensor, "f"], Segments], Float[Tensor, "n"]]
-"""(weights, segments) → what each is worth, with gradient; the larger, the sooner preferred."""
+
+
+class Values(Protocol):
+    """V* and Q* of reward weights, or what stands for them, with gradient."""
+
+    def states(self, weights: Float[Tensor, "f"]) -> Float[Tensor, "s"]: ...
+
+    def actions(self, weights: Float[Tensor, "f"]) -> Float[Tensor, "s a"]: ...
 
 
 @dataclass(eq=False)
 class Exact:
-    """V* and Q* of the weights themselves. Their gradient is ψ of the greedy policy (the envelope theorem), so V* is not held fixed
-    while the weights move. It begins each search where the last one ended."""
+    """V* and Q* of the weights themselves. Their gradient is ψ of the greedy policy (the envelope theorem): V* is not held fixed
+    while the weights move. Each search begins at the policy that was best before, whose ψ is kept."""
 
     mdp: FiniteMDP
-    _begin: Tensor | None = None
+    _choice: Tensor | None = field(default=None, repr=False)
+    _psi: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
 
-    def __call__(self, weights: Float[Tensor, "f"]) -> tuple[Float[Tensor, "s"], Float[Tensor, "s a"]]:
-        found = optimal(self.mdp, weights.detach(), self._begin)
-        self._begin = torch.nn.functional.one_hot(found.actions.argmax(-1), self.mdp.sizes[1]).double()
-        of_states, of_actions = successor_features(self.mdp, self._begin)
-        return of_states @ weights, of_actions @ weights
+    def states(self, weights: Float[Tensor, "f"]) -> Float[Tensor, "s"]:
+        return self._found(weights.detach())[0] @ weights
+
+    def actions(self, weights: Float[Tensor, "f"]) -> Float[Tensor, "s a"]:
+        return self._found(weights.detach())[1] @ weights
+
+    def _found(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        if self._choice is None or self._psi is None or self.mdp.gamma == 1:
+            return self._take(optimal(self.mdp, weights).actions.argmax(-1))
+        psi = self._psi
+        while True:
+            rounding = 1e-12 * float((psi[1].abs() @ weights.abs()).max())
+            better = improved(psi[1] @ weights, self._choice, rounding)
+            if bool((better == self._choice).all()):
+                return psi
+            psi = self._take(better)
+
+    def _take(self, choice: Tensor) -> tuple[Tensor, Tensor]:
+        if self._psi is None or self._choice is None or bool((choice != self._choice).any()):
+            self._choice, self._psi = choice, successor_features(self.mdp, certain(choice, self.mdp.sizes[1]))
+        return self._psi
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,9 +148,11 @@ class Candidates:
     temperature: float = 0.001
     """In units of reward."""
 
-    def __call__(self, weights: Float[Tensor, "f"]) -> tuple[Float[Tensor, "s"], Float[Tensor, "s a"]]:
-        mixed = lambda psi: mixed_value(psi @ weights, self.temperature)  # noqa: E731
-        return mixed(self.of_states), mixed(self.of_actions)
+    def states(self, weights: Float[Tensor, "f"]) -> Float[Tensor, "s"]:
+        return mixed_value(self.of_states @ weights, self.temperature)
+
+    def actions(self, weights: Float[Tensor, "f"]) -> Float[Tensor, "s a"]:
+        return mixed_value(self.of_actions @ weights, self.temperature)
 
 
 def candidates(
@@ -154,19 +178,35 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return bool((a - b).abs().max() <= TIE * a.abs().max())
 
 
+Worth = Callable[[Float[Tensor, "f"]], Float[Tensor, "n"]]
+"""(weights) → what each of n segments is worth, with gradient; the larger, the sooner preferred."""
+
+
+class SegmentScore:
+    """A model of what people compare segments by."""
+
+    def over(self, segments: Segments) -> Worth:
+        """What these are worth as a function of the weights; what does not depend on the weights is counted once."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what a segment is worth.")
+
+    def __call__(self, weights: Float[Tensor, "f"], segments: Segments) -> Float[Tensor, "n"]:
+        return self.over(segments)(weights)
+
+
 @dataclass(frozen=True, eq=False)
-class PartialReturn:
+class PartialReturn(SegmentScore):
     """People prefer what earned more."""
 
     mdp: FiniteMDP
     discount: float = 1.0
 
-    def __call__(self, weights: Float[Tensor, "f"], segments: Segments) -> Float[Tensor, "n"]:
-        return counts(self.mdp, segments, self.discount) @ weights
+    def over(self, segments: Segments) -> Worth:
+        met = counts(self.mdp, segments, self.discount)
+        return lambda weights: met @ weights
 
 
 @dataclass(frozen=True, eq=False)
-class ChangeInReturn:
+class ChangeInReturn(SegmentScore):
     """People prefer what deviated less from the best, where moves are certain."""
 
     mdp: FiniteMDP
@@ -176,23 +216,31 @@ class ChangeInReturn:
     weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
     """Of the return, of the last state's value and of the first's."""
 
-    def __call__(self, weights: Float[Tensor, "f"], segments: Segments) -> Float[Tensor, "n"]:
-        of_states, _ = self.values(weights)
-        earned = counts(self.mdp, segments, self.discount) @ weights
-        ends = of_states[segments.first], of_states[segments.last]
-        return change_in_return(earned, *ends, segments.lengths, self.discount, self.weights)
+    def over(self, segments: Segments) -> Worth:
+        met, lengths = counts(self.mdp, segments, self.discount), segments.lengths
+
+        def worth(weights: Tensor) -> Tensor:
+            values = self.values.states(weights)
+            ends = values[segments.first], values[segments.last]
+            return change_in_return(met @ weights, *ends, lengths, self.discount, self.weights)
+
+        return worth
 
 
 @dataclass(frozen=True, eq=False)
-class SummedAdvantage:
+class SummedAdvantage(SegmentScore):
     """People prefer what deviated less from the best, in any process."""
 
     values: Values
 
-    def __call__(self, weights: Float[Tensor, "f"], segments: Segments) -> Float[Tensor, "n"]:
-        of_states, of_actions = self.values(weights)
-        states = segments.states[:, :-1]
-        return summed_advantage(of_states[states], of_actions[states, segments.actions], segments.mask)
+    def over(self, segments: Segments) -> Worth:
+        states, actions = segments.states[:, :-1], segments.actions
+
+        def worth(weights: Tensor) -> Tensor:
+            best, taken = self.values.states(weights)[states], self.values.actions(weights)[states, actions]
+            return summed_advantage(best, taken, segments.mask)
+
+        return worth
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,10 +258,15 @@ class Comparisons:
     def __getitem__(self, rows: Tensor | slice) -> Comparisons:
         return Comparisons(self.a[rows], self.b[rows], self.strength[rows])
 
+    @property
+    def segments(self) -> Segments:
+        """The first of every pair, then the second of every pair."""
+        return Segments(*(torch.cat([getattr(self.a, k), getattr(self.b, k)]) for k in ("states", "actions", "mask")))
+
     def both_ways(self) -> Comparisons:
         """Every pair and the same pair swapped, as the authors train. A loss that reads strengths is the same on both."""
-        join = lambda x, y: Segments(*(torch.cat([getattr(x, k), getattr(y, k)]) for k in ("states", "actions", "mask")))  # noqa: E731
-        return Comparisons(join(self.a, self.b), join(self.b, self.a), torch.cat([self.strength, 1 - self.strength]))
+        swapped = Comparisons(self.b, self.a, 1 - self.strength)
+        return Comparisons(self.segments, swapped.segments, torch.cat([self.strength, swapped.strength]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,11 +282,16 @@ class Learned:
 
 
 def loss_of(
-    score: SegmentScore, weights: Float[Tensor, "f"], said: Comparisons, objective: Paired = COMPARED
-) -> Float[Tensor, ""]:
-    """The mean loss of the comparisons, each segment's score its single step."""
-    one = lambda segments: (x := score(weights, segments)[:, None], torch.ones_like(x, dtype=torch.bool))  # noqa: E731
-    return objective(Pairs(Scored(*one(said.a)), Scored(*one(said.b)), strength=said.strength)).mean()
+    score: SegmentScore, said: Comparisons, objective: Paired = COMPARED
+) -> Callable[[Float[Tensor, "f"]], Float[Tensor, ""]]:
+    """(weights) → the mean loss of the comparisons, each segment's score its single step."""
+    worth, mask = score.over(said.segments), torch.ones(len(said), 1, dtype=torch.bool)
+
+    def loss(weights: Tensor) -> Tensor:
+        a, b = worth(weights)[:, None].split(len(said))
+        return objective(Pairs(Scored(a, mask), Scored(b, mask), strength=said.strength)).mean()
+
+    return loss
 
 
 def learn(
@@ -249,10 +307,10 @@ def learn(
     authors'. Raises Refusal where a loss is not finite."""
     weights = start.detach().double().clone().requires_grad_()
     optimiser = torch.optim.Adam([weights], lr=rate)
-    best, kept, losses = math.inf, weights.detach().clone(), []
+    loss_at, best, kept, losses = loss_of(score, said, objective), math.inf, weights.detach().clone(), []
     for _ in range(steps):
         optimiser.zero_grad()
-        loss = loss_of(score, weights, said, objective)
+        loss = loss_at(weights)
         losses.append(loss.item())
         if not math.isfinite(losses[-1]):
             raise Refusal(f"the loss is {losses[-1]} after {len(losses) - 1} steps; take a smaller rate than {rate}.")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from penchant.errors import Refusal
@@ -155,15 +155,25 @@ def optimal(mdp: FiniteMDP, weights: Float[Tensor, "f"], begin: Float[Tensor, "s
     else:
         choice = (rewards if begin is None else begin).argmax(-1)
     while True:
-        values = _of_policy(mdp, _certain(mdp, choice), rewards.gather(1, choice[:, None]))[:, 0]
+        values = _of_policy(mdp, certain(choice, mdp.sizes[1]), rewards.gather(1, choice[:, None]))[:, 0]
         actions = _actions(mdp, rewards, values)
-        now, best = actions.gather(1, choice[:, None])[:, 0], actions.max(-1)
-        better = best.values - now > 1e-13 * actions.abs().max()
-        if not bool(better.any()):
+        better = improved(actions, choice, 1e-13 * float(actions.abs().max()))
+        if bool((better == choice).all()):
             return Solution(values, actions)
-        choice = torch.where(better, best.indices, choice)
+        choice = better
         if mdp.gamma == 1 and not _ends(mdp, choice):
             raise Refusal(ENDLESS)  # what improves on a policy that ends and does not itself end earns in every round
+
+
+def improved(actions: Float[Tensor, "s a"], choice: Int[Tensor, "s"], within: float) -> Int[Tensor, "s"]:
+    """The choice of an action in each state, changed to the best where that is better by more than `within`."""
+    best = actions.max(-1)
+    return torch.where(best.values - actions.gather(1, choice[:, None])[:, 0] > within, best.indices, choice)
+
+
+def certain(choice: Int[Tensor, "s"], actions: int) -> Float[Tensor, "s a"]:
+    """The policy that makes this choice."""
+    return torch.nn.functional.one_hot(choice, actions).double()
 
 
 def ends(mdp: FiniteMDP, policy: Float[Tensor, "s a"]) -> Bool[Tensor, "s"]:
@@ -196,10 +206,6 @@ def _reaching(step: Bool[Tensor, "s s"], goal: Bool[Tensor, "s"]) -> Bool[Tensor
     return reached
 
 
-def _certain(mdp: FiniteMDP, choice: Tensor) -> Float[Tensor, "s a"]:
-    return torch.nn.functional.one_hot(choice, mdp.sizes[1]).double()
-
-
 def _actions(mdp: FiniteMDP, rewards: Float[Tensor, "s a"], values: Float[Tensor, "s"]) -> Float[Tensor, "s a"]:
     return rewards + mdp.gamma * mdp.transitions @ values
 
@@ -218,7 +224,7 @@ def _of_policy(mdp: FiniteMDP, policy: Float[Tensor, "s a"], earned: Float[Tenso
 
 
 def _ends(mdp: FiniteMDP, choice: Tensor) -> bool:
-    return bool(ends(mdp, _certain(mdp, choice)).all())
+    return bool(ends(mdp, certain(choice, mdp.sizes[1])).all())
 
 
 def _iterated(mdp: FiniteMDP, rewards: Float[Tensor, "s a"]) -> tuple[Float[Tensor, "s"], bool]:

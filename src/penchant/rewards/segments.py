@@ -11,11 +11,11 @@ from torch import Tensor
 
 
 def partial_return(
-    rewards: Float[Tensor, "n steps"], mask: Bool[Tensor, "n steps"], discount: float = 1.0
-) -> Float[Tensor, "n"]:
-    """Σ discount^t r_t over each segment's own steps, which stand first. Where it is 1, as in most published code, segments are
-    compared by plain sums."""
-    weight = discount ** torch.arange(rewards.shape[1], dtype=rewards.dtype, device=rewards.device)
+    rewards: Float[Tensor, "*kinds n steps"], mask: Bool[Tensor, "n steps"], discount: float = 1.0
+) -> Float[Tensor, "*kinds n"]:
+    """Σ discount^t r_t over each segment's own steps, which stand first, of each kind of reward. With a discount of 1, as in most
+    published code, segments are compared by plain sums."""
+    weight = discount ** torch.arange(rewards.shape[-1], dtype=rewards.dtype, device=rewards.device)
     return (torch.where(mask, rewards, 0.0) * weight).sum(-1)
 
 
