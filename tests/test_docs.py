@@ -111,6 +111,19 @@ def test_whole_examples_run_and_ask_align_for_what_it_takes(where: str, text: st
         assert repr(namespace[name]) == comment
 
 
+@pytest.mark.parametrize(("page", "library"), [("pictures.md", "diffusers"), ("policies.md", "gymnasium")])
+def test_short_examples_of_pictures_and_policies_run_in_their_order(
+    page: str, library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    pytest.importorskip(library, reason="these examples need an extra")
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, Any] = {}
+    short = [(where, text) for where, text in PYTHON if where.startswith(f"{page}:") and (where, text) not in WHOLE]
+    for where, text in short:
+        exec(compile(text, where, "exec"), namespace)
+    assert len(short) >= 2 and capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("where", "line"), SHELL, ids=[where for where, _ in SHELL])
 def test_commands_in_the_documents_are_taken(where: str, line: str):
     words = shlex.split(line, comments=True)[1:]

@@ -17,7 +17,7 @@ from penchant.errors import Refusal
 from penchant.feedback.trajectories import Trajectory
 from penchant.objectives.base import Paired
 from penchant.objectives.bradley_terry import BradleyTerry
-from penchant.objectives.scored import Pairs, Scored
+from penchant.rewards.learned import loss_of as pair_loss
 from penchant.rewards.segments import change_in_return, mixed_value, partial_return, summed_advantage
 
 
@@ -284,12 +284,12 @@ class Learned:
 def loss_of(
     score: SegmentScore, said: Comparisons, objective: Paired = COMPARED
 ) -> Callable[[Float[Tensor, "f"]], Float[Tensor, ""]]:
-    """(weights) → the mean loss of the comparisons, each segment's score its single step."""
-    worth, mask = score.over(said.segments), torch.ones(len(said), 1, dtype=torch.bool)
+    """(weights) → the mean loss of the comparisons."""
+    worth = score.over(said.segments)
 
     def loss(weights: Tensor) -> Tensor:
-        a, b = worth(weights)[:, None].split(len(said))
-        return objective(Pairs(Scored(a, mask), Scored(b, mask), strength=said.strength)).mean()
+        a, b = worth(weights).split(len(said))
+        return pair_loss(objective, a, b, said.strength).mean()
 
     return loss
 
