@@ -9,10 +9,10 @@ Run       Meta-World's reach-v3, 60 steps. A Gaussian MLP imitates 10 episodes o
           distance to the goal), the best of a start against the worst; DPO(beta=0.1), the same object as for text, held against the
           round's start; 2 passes of 16 pairs, AdamW at 1e-3. Three rounds. 100 unseen starts, one episode each, with the same noise
           for all. 3 seeds. Budget: 400 CPU-seconds.
-Showed    Success, 0.37 [0.30, 0.44] under imitation, is 0.72 [0.39, 1.06], 0.90 [0.82, 0.98] and 0.91 [0.77, 1.05] after the three
-          rounds: a gain of 0.54 [0.43, 0.65], two thirds of it in the first. Single steps are 0.15 [0.13, 0.16] behind after
-          the second round and caught up after the third, −0.02 [−0.13, +0.09]; random pairs 0.23 [0.17, 0.28] behind after the
-          second and not surely after the third, −0.08 [−0.45, +0.30]. 347 CPU-seconds.
+Showed    Success, 0.37 [0.30, 0.44] under imitation, is 0.72 [0.37, 1.07], 0.90 [0.78, 1.01] and 0.91 [0.86, 0.97] after the three
+          rounds: a gain of 0.54 [0.51, 0.57], two thirds of it in the first. Single steps are 0.12 [0.03, 0.22] behind after the
+          second round and caught up after the third, −0.007 [−0.07, +0.06]; random pairs not surely behind after the second,
+          −0.16 [−0.41, +0.08], nor after the third, −0.02 [−0.09, +0.04]. 377 CPU-seconds.
 
     python recipes/grape.py
 """

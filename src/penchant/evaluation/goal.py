@@ -52,8 +52,12 @@ def _score(before: SampleEvidence, after: SampleEvidence, rules: Rules, split: s
     lost = samples.judged(before) - samples.judged(after)
     verb = "rose" if change.low > 0 else "fell" if change.high < 0 else "went"
     whose = "held-out rows" if split == "row" else "unseen prompts"
-    said = f"On {count} {whose} the judge's score {verb} from {figure(old.value, '.2f')} to {figure(new.value, '.2f')} "
-    said += f"[{figure(change.low, '+.2f')}, {figure(change.high, '+.2f')}]"
+    places = next((n for n in range(2, 7) if f"{old.value:.{n}f}" != f"{new.value:.{n}f}"), 2)  # enough to see it move
+    was, now, low, high = (
+        figure(x, f"{sign}.{places}f")
+        for x, sign in zip((old.value, new.value, change.low, change.high), ("", "", "+", "+"), strict=True)
+    )
+    said = f"On {count} {whose} the judge's score {verb} from {was} to {now} [{low}, {high}]"
     if lost > 0.05:
         said += f", but {100 * lost:.0f} % fewer answers could be judged at all"
     found = numbers(
