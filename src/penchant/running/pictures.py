@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -14,30 +14,27 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate.utils import set_seed
 
-from penchant.domains.base import Samples
 from penchant.domains.diffusion import domain, loading, networks, noise, policy
 from penchant.domains.diffusion.domain import KAPPA, Pictures, kappa_of, said_of
 from penchant.domains.diffusion.loading import DEMO
 from penchant.domains.diffusion.policy import DiffusionPolicy, reference_of
 from penchant.domains.diffusion.sampling import SAMPLERS, Sampler
-from penchant.engine.drawing import Plain
 from penchant.engine.precision import Precision
 from penchant.engine.settings import Settings
-from penchant.engine.sources import Anchors, Past, Scorer
+from penchant.engine.sources import Anchors
 from penchant.engine.spread import Spread
 from penchant.errors import Refusal
 from penchant.feedback.pictures import Gallery, open_pictures
 from penchant.feedback.reading import Source
-from penchant.files import fingerprint, write
+from penchant.files import fingerprint
 from penchant.objectives.base import Objective
 from penchant.objectives.diffusion_kto import DiffusionKTO
 from penchant.rewards.base import Comparer, Judge
-from penchant.rewards.naming import READERS, Named
 from penchant.running import choices
+from penchant.running.beside import Beside
 from penchant.running.consistent import DRAWN, TEXTS, only
 from penchant.running.demos import pictures as demo_pictures
 from penchant.running.measure import Measure, reference_cache
-from penchant.running.prepare import prepare
 from penchant.running.subject import Prepared
 
 if TYPE_CHECKING:
@@ -57,23 +54,21 @@ class Loaded:
     """name, kind, fingerprint (of every file of weights and settings)."""
 
 
-class Drawn:
+class Drawn(Beside):
     """A diffusion or flow model."""
 
+    made = "pictures"
+    judged = (
+        "pictures are judged by ink, compressible, recognised, or a module:function of your own, (prompt, image) → score."
+    )
+
     def __init__(self, name: str, objective: Objective, settings: Settings, spread: Spread) -> None:
-        self.name, self.objective, self.settings = name, objective, settings
+        super().__init__(name, objective, settings, spread)
         only(settings, (*TEXTS, *DRAWN), "a model of pictures")
         if settings.kappa is not None and settings.paper_beta is not None:
             raise Refusal("kappa and paper_beta say the same in two scales; leave one of them out.")
         if objective.needs.head != "lm":
             raise Refusal(f"{objective!r} trains a reward model; a model of pictures has no such head.")
-        if spread.mesh is not None:
-            raise Refusal(
-                "a model of pictures is not split over processes: launch without FSDP, or train an adapter (--lora)."
-            )
-        self._device = spread.accelerator.device
-        self._fingerprint: str | None = None
-        self._galleries: list[Gallery] = []
 
     def load(self) -> Loaded:
         """The policy as the run starts it, with the first values of a new adapter; the same at every call, or a refusal."""
@@ -86,19 +81,14 @@ class Drawn:
             adapter = loading.Adapter(settings.lora, settings.lora_alpha or 2 * settings.lora, targets)
         model, kind = loading.load(self.name, adapter=adapter, size=settings.size)
         made = contents(model)
-        if self._fingerprint not in (None, made):
-            raise Refusal(
-                f"model {self.name!r} is no longer what it was when this run began, and the run is held against its start. Put "
-                "its files back; the same command then goes on."
-            )
-        self._fingerprint = made
-        model.to(self._device)
+        self.unchanged(made)
+        model.to(self.device)
         usual = SAMPLERS[kind]
         view = Pictures(
             model,
             kappa=self._kappa(KAPPA[kind]),
             weighting=settings.weighting or "none",
-            opened=self._open,
+            opened=self.open,
             sampler=Sampler(settings.denoising_steps or usual.steps, settings.guidance or usual.guidance),
         )
         return Loaded(model, view, {"name": self.name, "kind": kind, "fingerprint": made})
@@ -115,25 +105,13 @@ class Drawn:
         alone = any(isinstance(term, DiffusionKTO) for _, term in self.objective.terms)
         return kappa_of(self.settings.paper_beta, betas[0], "response" if alone else "pair")
 
-    def _open(self, name: str) -> Image:
-        """The picture, from whichever data it came with."""
-        for gallery in self._galleries[:-1]:
-            if gallery.holds(name):
-                return gallery.open(name)
-        return self._galleries[-1].open(name)
-
     def identity(self, loaded: Loaded) -> dict[str, Any]:
         """The scale of log π, which the name of the objective does not say."""
         return {"kappa": loaded.domain.kappa}
 
-    def prepare(self, loaded: Loaded, data: Any, unseen: Any) -> Prepared:
-        def opening(rows: Any) -> Source:
-            rows = demo_pictures(loaded.policy, self.name) if rows == DEMO else rows
-            source, gallery = open_pictures(rows, bad_rows=self.settings.bad_rows)
-            self._galleries.append(gallery)
-            return source
-
-        return prepare(data, unseen, loaded.domain, self.objective, self.settings, opening=opening)
+    def read(self, loaded: Loaded, rows: Any) -> tuple[Source, Gallery]:
+        rows = demo_pictures(loaded.policy, self.name) if rows == DEMO else rows
+        return open_pictures(rows, bad_rows=self.settings.bad_rows)
 
     # --- how it computes
 
@@ -147,9 +125,6 @@ class Drawn:
             "side": loaded.domain.size[1],
         }
         return choices.choose(loaded, self.settings, spread, lambda _: {"pictures": told})
-
-    def still(self, chosen: dict[str, Any], loaded: Loaded, spread: Spread, reached: int) -> tuple[dict[str, Any], str]:
-        return choices.still(chosen, spread, reached, lambda _: "")
 
     def follow(self, chosen: Mapping[str, Any], loaded: Loaded) -> tuple[Precision, str]:
         precision, kappa, betas = choices.follow(chosen), loaded.domain.kappa, betas_of(self.objective)
@@ -165,36 +140,13 @@ class Drawn:
         modules = (domain, policy, noise, networks)
         return reference_cache(loaded.source["fingerprint"], precision, device, loaded.domain.kappa, modules)
 
-    def history(
-        self, chosen: Mapping[str, Any], loaded: Loaded, precision: Precision, device: torch.device
-    ) -> Sequence[Past]:
-        return ()
-
-    def judge(self, scorer: Scorer, named: Named | None) -> Judge | Comparer | None:
-        if isinstance(named, READERS):
-            raise Refusal(
-                f"the judge {named.name!r} reads texts; pictures are judged by ink, compressible, recognised, or a "
-                "module:function of your own, (prompt, image) → score."
-            )
-        return named
-
     def measure(
         self, anchors: Anchors, judge: Judge | Comparer | None, guard: Judge | None, loaded: Loaded, prepared: Prepared
     ) -> Measure:
         return Measure(anchors, self.objective, self.settings, judge, guard=guard, pictured=pictured)
 
-    def drawing(self, scorer: Scorer, folder: Path) -> Plain:
-        """Leaves every picture of a round in the run's folder, where its pairs name it."""
-
-        def keep(samples: Samples) -> None:
-            for names, images in zip(samples.texts, samples.seen, strict=True):
-                for name, image in zip(names, images, strict=True):
-                    write(folder / name, _bytes(image, "PNG"))
-
-        return Plain(scorer, self.settings, keep)
-
-    def leave(self, loaded: Loaded, draft: Path) -> None:
-        """Nothing: the folder is read by `diffusers` as it is."""
+    def written(self) -> Callable[[Any], bytes]:
+        return lambda image: _bytes(image, "PNG")
 
 
 def betas_of(objective: Objective) -> list[float]:

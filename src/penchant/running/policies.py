@@ -4,7 +4,7 @@ are in align.py."""
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,30 +14,27 @@ from typing import Any
 import torch
 from accelerate.utils import set_seed
 
-from penchant.domains.base import Samples
 from penchant.domains.policy import actions, domain, policy
 from penchant.domains.policy.domain import Behaviour
 from penchant.domains.policy.policy import MLP, ControlPolicy, built
 from penchant.domains.policy.rollouts import Stage
 from penchant.domains.policy.worlds import make
-from penchant.engine.drawing import Plain
 from penchant.engine.precision import Precision
 from penchant.engine.settings import Settings
-from penchant.engine.sources import Anchors, Past, Scorer
+from penchant.engine.sources import Anchors
 from penchant.engine.spread import Spread
 from penchant.errors import Refusal
 from penchant.feedback.behaviour import Archive, open_trajectories, to_bytes
 from penchant.feedback.reading import Source
 from penchant.feedback.trajectories import Trajectory
-from penchant.files import fingerprint, write
+from penchant.files import fingerprint
 from penchant.objectives.base import Objective
 from penchant.rewards.base import Comparer, Judge
-from penchant.rewards.naming import READERS, Named
 from penchant.running import choices
+from penchant.running.beside import Beside
 from penchant.running.consistent import ADAPTED, PICTURES, TEXTS, only
 from penchant.running.demos import behaviour as demo_behaviour
 from penchant.running.measure import Measure, reference_cache
-from penchant.running.prepare import prepare
 from penchant.running.subject import Prepared
 
 HIDDEN = (128, 128)
@@ -54,18 +51,18 @@ class Loaded:
     """name, tasks, fingerprint (of weights and of what they are)."""
 
 
-class Acting:
+class Acting(Beside):
     """A policy that acts in simulators."""
 
+    made = "behaviour"
+    judged = (
+        "behaviour is judged by return, success, gentle, or a module:function of your own, (prompt, trajectory) → score."
+    )
+
     def __init__(self, name: str, objective: Objective, settings: Settings, spread: Spread) -> None:
-        self.name, self.objective, self.settings = name, objective, settings
+        super().__init__(name, objective, settings, spread)
         only(settings, (*TEXTS, *PICTURES, *ADAPTED, "top_p"), "a policy of an agent")
-        if spread.mesh is not None:
-            raise Refusal("a policy of an agent is not split over processes: launch without FSDP.")
-        self._device = spread.accelerator.device
         self._stage = Stage(make)
-        self._fingerprint: str | None = None
-        self._archives: list[Archive] = []
 
     def load(self) -> Loaded:
         """The policy as the run starts it; the same at every call, or a refusal. For an objective that trains a reward model,
@@ -84,35 +81,18 @@ class Acting:
         told += [str(found.tasks), str(found.actions.told() if found.actions is not None else None)]
         told += [found.network.activation if isinstance(found.network, MLP) else ""]
         made = fingerprint("".join(told), *(x.numpy().tobytes() for x in tensors.values()))
-        if self._fingerprint not in (None, made):
-            raise Refusal(
-                f"model {self.name!r} is no longer what it was when this run began, and the run is held against its start. Put "
-                "its files back; the same command then goes on."
-            )
-        self._fingerprint = made
-        found.to(self._device)
-        view = Behaviour(found, opened=self._open, stage=self._stage)
+        self.unchanged(made)
+        found.to(self.device)
+        view = Behaviour(found, opened=self.open, stage=self._stage)
         return Loaded(found, view, {"name": self.name, "tasks": list(found.tasks), "fingerprint": made})
-
-    def _open(self, name: str) -> Trajectory:
-        """The trajectory, from whichever data it came with."""
-        for archive in self._archives[:-1]:
-            if archive.holds(name):
-                return archive.open(name)
-        return self._archives[-1].open(name)
 
     def identity(self, loaded: Loaded) -> dict[str, Any]:
         """Nothing besides."""
         return {}
 
-    def prepare(self, loaded: Loaded, data: Any, unseen: Any) -> Prepared:
-        def opening(rows: Any) -> Source:
-            rows = demo_behaviour(self.name) if rows == policy.DEMO else rows
-            source, archive = open_trajectories(rows, bad_rows=self.settings.bad_rows)
-            self._archives.append(archive)
-            return source
-
-        return prepare(data, unseen, loaded.domain, self.objective, self.settings, opening=opening)
+    def read(self, loaded: Loaded, rows: Any) -> tuple[Source, Archive]:
+        rows = demo_behaviour(self.name) if rows == policy.DEMO else rows
+        return open_trajectories(rows, bad_rows=self.settings.bad_rows)
 
     # --- how it computes
 
@@ -124,9 +104,6 @@ class Acting:
             settings = settings.model_copy(update={"precision": "fp32"})
         told = {"tasks": list(loaded.policy.tasks), "episodes_at_once": self._stage.at_once}
         return choices.choose(loaded, settings, spread, lambda _: {"behaviour": told})
-
-    def still(self, chosen: dict[str, Any], loaded: Loaded, spread: Spread, reached: int) -> tuple[dict[str, Any], str]:
-        return choices.still(chosen, spread, reached, lambda _: "")
 
     def follow(self, chosen: Mapping[str, Any], loaded: Loaded) -> tuple[Precision, str]:
         precision = choices.follow(chosen)
@@ -145,36 +122,13 @@ class Acting:
     def cache(self, loaded: Loaded, precision: Precision, device: torch.device) -> Path:
         return reference_cache(loaded.source["fingerprint"], precision, device, None, (actions, domain, policy))
 
-    def history(
-        self, chosen: Mapping[str, Any], loaded: Loaded, precision: Precision, device: torch.device
-    ) -> Sequence[Past]:
-        return ()
-
-    def judge(self, scorer: Scorer, named: Named | None) -> Judge | Comparer | None:
-        if isinstance(named, READERS):
-            raise Refusal(
-                f"the judge {named.name!r} reads texts; behaviour is judged by return, success, gentle, or a module:function of "
-                "your own, (prompt, trajectory) → score."
-            )
-        return named
-
     def measure(
         self, anchors: Anchors, judge: Judge | Comparer | None, guard: Judge | None, loaded: Loaded, prepared: Prepared
     ) -> Measure:
         return Measure(anchors, self.objective, self.settings, judge, guard=guard, pictured=Plan(loaded.policy))
 
-    def drawing(self, scorer: Scorer, folder: Path) -> Plain:
-        """Leaves every trajectory of a round in the run's folder, where its pairs name it."""
-
-        def keep(samples: Samples) -> None:
-            for names, found in zip(samples.texts, samples.seen, strict=True):
-                for name, one in zip(names, found, strict=True):
-                    write(folder / name, to_bytes(one))
-
-        return Plain(scorer, self.settings, keep)
-
-    def leave(self, loaded: Loaded, draft: Path) -> None:
-        """Nothing: the folder is read as it is."""
+    def written(self) -> Callable[[Any], bytes]:
+        return to_bytes
 
 
 WIDE, HIGH, EDGE = 176, 132, 8
