@@ -13,9 +13,10 @@ from accelerate import Accelerator
 from sklearn.svm import SVC
 from torch import Tensor
 
-from penchant.domains.base import Encoded
+from penchant.domains.base import Domain, Encoded
 from penchant.domains.diffusion import demo
 from penchant.domains.diffusion.domain import Pictures
+from penchant.domains.diffusion.drawing import NoiseSource, shared_noise
 from penchant.domains.diffusion.policy import DiffusionPolicy
 from penchant.domains.diffusion.sampling import Sampler, draw
 from penchant.engine.batching import steps as plan_steps
@@ -85,15 +86,26 @@ def preferences(policy: DiffusionPolicy, count: int, seed: int, kind: type) -> E
     )
 
 
+def stepping(policy: DiffusionPolicy, domain: Domain, objective: Objective, rate: float) -> Step:
+    """What takes optimiser steps on the policy: AdamW at one rate, gradients of at most 1."""
+    optimiser = torch.optim.AdamW([p for _, p in policy.named_trainable()], lr=rate, weight_decay=0.0)
+    return Step(policy, domain, objective, optimiser, Accelerator(cpu=True), PLAINLY, tokens=10**6, clip=1.0)
+
+
 def aligned(
-    start: DiffusionPolicy, objective: Objective, rows: Encoded, kappa: float, rate: float, steps: int, seed: int
+    start: DiffusionPolicy,
+    objective: Objective,
+    rows: Encoded,
+    kappa: float,
+    rate: float,
+    steps: int,
+    seed: int,
+    noise: NoiseSource = shared_noise,
 ) -> DiffusionPolicy:
     """The policy after so many steps of 32 pairs (64 labelled pictures); the start stays as it is and is the reference."""
     policy = deepcopy(start)
     policy.hold(start.twin())
-    domain = Pictures(policy, kappa=kappa)
-    optimiser = torch.optim.AdamW([p for _, p in policy.named_trainable()], lr=rate, weight_decay=0.0)
-    step = Step(policy, domain, objective, optimiser, Accelerator(cpu=True), PLAINLY, tokens=10**6, clip=1.0)
+    step = stepping(policy, Pictures(policy, kappa=kappa, noise=noise), objective, rate)
     memory = zeros(objective, {})
     batch = BATCH if rows.data is Pairs else 2 * BATCH
     for n, some in enumerate(plan_steps(len(rows), batch, 1, seed, steps)):
