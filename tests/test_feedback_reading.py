@@ -212,11 +212,14 @@ def test_200_000_rows_are_indexed_without_keeping_their_texts(tmp_path: Path) ->
             file.write(f'{{"prompt": "question {i // 2} {filler}", "chosen": "yes {i}", "rejected": "no {i}"}}\n')
     size = (tmp_path / "large.jsonl").stat().st_size
     begun = time.process_time()
+    with (tmp_path / "large.jsonl").open("rb") as file:
+        assert sum(len(json.loads(line)) for line in file) == 3 * n
+    parsed = time.process_time()
     source = open_source(tmp_path / "large.jsonl")
-    seconds = time.process_time() - begun
+    times_parsing = (time.process_time() - parsed) / (parsed - begun)
     assert len(source) == n and len(set(source.prompt_keys)) == n // 2
     assert [source[i].responses[0] for i in (0, 123_456, n - 1)] == ["yes 0", "yes 123456", f"yes {n - 1}"]
-    assert seconds < 5
+    assert times_parsing < 10, "beside json.loads alone, so that a slow machine is no failure"
     assert size > 40e6
 
     part = tmp_path / "part.jsonl"
